@@ -36,7 +36,7 @@ _CONFLICTS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
 class ReplicaFailed(StoreUnavailable):
-    """The replica failed in the middle of a read. It is left, so the same read again has the primary."""
+    """The replica failed in the middle of a read. It is left until it answers again."""
 
 
 @dataclass(slots=True)
@@ -45,6 +45,8 @@ class Read:
 
     as_of: float | None = None
     """Seconds since 1970; None: nothing of it is old."""
+    primary_only: bool = False
+    """The replica has failed this request."""
 
 
 _read: ContextVar[Read | None] = ContextVar("read", default=None)
@@ -65,6 +67,13 @@ def read_as_of(now: float) -> float:
     """Of the request at hand: the moment of the oldest that it has read, at most `now`."""
     read = _read.get()
     return now if read is None or read.as_of is None else min(now, read.as_of)
+
+
+def fault_of(primary: Position, standby: Position) -> str | None:
+    """Why the one cannot follow the other; None: it may."""
+    if standby.system_identifier != primary.system_identifier:
+        return "it is a replica of another database"
+    return NO_STANDBY if standby.position is None else None
 
 
 class Positions:
@@ -159,10 +168,8 @@ class Reading:
     async def look(self, replica: Database) -> None:
         """Where both are. Raises StoreUnavailable, TimeoutError for the replica."""
         began, moment = self._monotonic(), self._clock()
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._primary.connection() as connection:
-                primary = await sql.replica.primary(connection)
-        except (StoreUnavailable, TimeoutError):
+        primary = await self._ask_primary()
+        if primary is None:
             return  # what is known of the replica grows older, and others tell that the primary is away
         if primary.position is not None:
             self._positions.add(primary.position, began, moment)
@@ -179,18 +186,24 @@ class Reading:
 
     async def _unlike(self, primary: Position, standby: Position) -> str | None:
         """Why the one does not follow the other; None: it may."""
-        if standby.system_identifier != primary.system_identifier:
-            return "it is a replica of another database"
-        if standby.position is None:
-            return NO_STANDBY
-        if standby.position > self._positions.newest and await self._is_ahead(standby.position):
+        fault = fault_of(primary, standby)
+        if fault is None and await self._is_ahead(standby.position or 0):
             return "it is ahead of the primary: it follows another one"
-        return None
+        return fault
 
     async def _is_ahead(self, position: int) -> bool:
-        async with self._primary.connection() as connection:
-            now = (await sql.replica.primary(connection)).position
-        return now is not None and position > now
+        if position <= self._positions.newest:
+            return False
+        now = await self._ask_primary()  # which may have gone on since
+        return now is not None and now.position is not None and position > now.position
+
+    async def _ask_primary(self) -> Position | None:
+        """None where it does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._primary.connection() as connection:
+                return await sql.replica.primary(connection)
+        except (StoreUnavailable, TimeoutError):
+            return None
 
     async def _follow(self, replica: Database) -> None:
         while True:
@@ -214,7 +227,8 @@ class Reading:
     async def _open(
         self, opened: Callable[[Database], AbstractAsyncContextManager[Connection]]
     ) -> AsyncIterator[Connection]:
-        chosen, read = self._chosen(), _read.get()
+        read = _read.get()
+        chosen = None if read is not None and read.primary_only else self._chosen()
         self.reads["primary" if chosen is None else "replica"] += 1
         if chosen is None:
             async with opened(self._primary) as connection:

@@ -6,6 +6,7 @@ from typing import Final
 
 from control import sql
 from control.db import Database, StoreUnavailable
+from control.replica import fault_of
 
 ANSWER_SECONDS: Final = 5.0
 
@@ -43,8 +44,6 @@ def fault_of_replica(dsn: str, replica_dsn: str) -> str | None:
             standby = await sql.replica.standby(connection)
         async with Database.open(dsn, connections_max=1) as db, db.connection() as connection:
             primary = await sql.replica.primary(connection)
-        if standby.system_identifier != primary.system_identifier:
-            return "it is a replica of another database"
-        return "it is no standby, or no longer one" if standby.position is None else None
+        return fault_of(primary, standby)
 
     return asyncio.run(do())

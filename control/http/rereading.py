@@ -25,7 +25,7 @@ def rereading(handler: Handler) -> Handler:
             try:
                 answer = await handler(request)
             except ReplicaFailed:
-                read.as_of = None
+                read.as_of, read.primary_only = None, True
                 answer = await handler(request)
         if read.as_of is not None:
             answer.headers[AS_OF] = moment(read.as_of).isoformat(timespec="milliseconds")

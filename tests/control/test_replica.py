@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from httpx import AsyncClient
 from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from control.access.lifetimes import Seen
@@ -21,6 +23,7 @@ from control.access.permissions import AdminRole
 from control.access.signin.sessions import SignedIn
 from control.db import Database
 from control.http.context import Context
+from control.http.rereading import rereading
 from control.http.signed_in import SESSION_COOKIE
 from control.replica import Positions, Reading, ReplicaFailed
 from control.settings.control_plane import Replica, Settings
@@ -175,6 +178,33 @@ async def test_a_replica_that_fails_in_the_middle_of_a_read_is_left_and_the_read
     assert {entry["org"] for entry in answer.json()["entries"]} == {org}
     assert "Quotagate-As-Of" not in answer.headers
     assert not context.reading.is_near
+
+
+async def test_a_read_that_the_replica_failed_is_done_by_the_primary_also_where_the_replica_is_back_at_once(
+    context: Context, replica: Database
+) -> None:
+    async def handler(_: Request) -> Response:
+        await near(context.reading, replica)
+        async with context.reading.connection() as connection:
+            if await connection.fetchval("SELECT pg_is_in_recovery()"):
+                await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return Response()
+
+    answer = await rereading(handler)(Request({"type": "http", "method": "GET"}))
+    assert "Quotagate-As-Of" not in answer.headers
+    assert context.reading.is_near
+
+
+async def test_a_primary_that_goes_away_during_a_look_is_no_fault_of_the_replica(
+    context: Context, settings: Settings, replica: Database
+) -> None:
+    async with Database.open(settings.postgres.dsn.get_secret_value(), 4) as primary:
+        reading = Reading(primary, settings.postgres.replica, 30, context.clock)
+        await near(reading, replica)
+        reading._positions = Positions()  # so that it is asked once more whether the replica is ahead of it
+        await primary._pool.close()
+        assert not await reading._is_ahead(1)
+    assert reading.is_near
 
 
 async def test_a_control_plane_goes_on_while_its_replica_is_away_hangs_and_comes_back(
