@@ -73,8 +73,7 @@ class Streams:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for shard, last in after.items():
                     pipeline.xrange(keys.events_key(shard), f"({last}", "+", counts[shard])
-                replies = await pipeline.execute(raise_on_error=False)
-            _require_any(replies)
+                replies = await self._replies(pipeline)
         except RedisError as e:
             raise LedgerUnavailable(f"reading events: {e}") from e
         read = zip(after, replies, strict=True)
@@ -133,6 +132,12 @@ class Streams:
         except RedisError as e:
             raise LedgerUnavailable(f"telling what is written: {e}") from e
 
+    async def _replies(self, pipeline: Any) -> list[Any]:
+        """On a Cluster some of them may be errors."""
+        replies: list[Any] = await pipeline.execute(raise_on_error=not self._spread)
+        _require_any(replies)
+        return replies
+
     async def _look_until(self, after: Mapping[int, StreamId], seconds: float) -> bool:
         deadline, one = monotonic() + seconds, dict.fromkeys(after, 1)
         while not await self.read(after, one):
@@ -161,12 +166,13 @@ class Streams:
         async with node.redis.pipeline(transaction=False) as pipeline:
             pipeline.time()  # first: an entry that comes later has a later id
             for shard, last in after.items():
-                pipeline.get(keys.generation_key(shard))
+                # In this order: of a stream that is lost in between, the generation is lost, too.
                 pipeline.xrange(keys.events_key(shard), f"({last}", "+", 1)
+                pipeline.get(keys.generation_key(shard))
             (seconds, microseconds), *replies = await pipeline.execute()
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
         async with node.redis.pipeline(transaction=False) as pipeline:
-            for shard, held, waiting in zip(after, replies[::2], replies[1::2], strict=True):
+            for shard, waiting, held in zip(after, replies[::2], replies[1::2], strict=True):
                 first = StreamId.parse(waiting[0][0]) if waiting else None
                 if (text := _written(held, now_ms, first)) is not None:
                     pipeline.set(keys.written_key(shard), text)
@@ -178,8 +184,7 @@ class Streams:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for shard, ms in before_ms.items():
                     pipeline.xtrim(keys.events_key(shard), minid=f"{ms}-0", approximate=False)
-                replies = await pipeline.execute(raise_on_error=False)
-            _require_any(replies)
+                replies = await self._replies(pipeline)
         except RedisError as e:
             raise LedgerUnavailable(f"trimming events: {e}") from e
         return sum(reply for reply in replies if not isinstance(reply, Exception))

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from common.clock import system_clock
 from control.db import Database, StoreUnavailable
 from control.http.context import Context
-from control.ledger.streams import Streams
+from control.ledger.streams import START, Streams
 from control.settings.control_plane import Settings, WriterSettings
 from control.usage import writer as writer_module
 from control.usage.writer import Writer
@@ -307,6 +307,19 @@ async def test_stores_that_are_away_are_told_by_name_and_nothing_is_lost(
         await writer.write()
     await write_all(context.writer)
     assert await written(org) == [(3, 3, 3, 3)]
+
+
+async def test_a_stream_of_one_server_that_cannot_be_read_is_told_and_not_left_out(
+    context: Context, redis: Redis
+) -> None:
+    await redis.set(keys.events_key(0), "no stream")
+    try:
+        with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+            await context.streams.read({0: START, 1: START}, {0: 1, 1: 1})
+        with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+            await context.streams.trim({0: 1, 1: 1})
+    finally:
+        await redis.delete(keys.events_key(0))
 
 
 @pytest.fixture
