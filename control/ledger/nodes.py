@@ -40,8 +40,8 @@ class Nodes(Protocol):
     async def now(self) -> Sequence[Node]:
         """As the shards are spread now; each shard is in one of them. Raises LedgerUnavailable."""
 
-    async def listeners(self, channel: str) -> int:
-        """How many clients have subscribed to the channel. Raises redis-py's errors."""
+    async def publish(self, channel: str, message: str) -> int:
+        """To how many clients it goes. Raises redis-py's errors."""
 
     async def forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
@@ -56,9 +56,8 @@ class OneServer:
     async def now(self) -> Sequence[Node]:
         return (self._node,)
 
-    async def listeners(self, channel: str) -> int:
-        [(_, count)] = await self._node.redis.pubsub_numsub(channel)
-        return int(count)
+    async def publish(self, channel: str, message: str) -> int:
+        return int(await self._node.redis.publish(channel, message))
 
     async def forget_connections(self) -> None:
         await forget_idle(self._node.redis)
@@ -85,8 +84,17 @@ class ClusterNodes:
             if address in held
         ]
 
-    async def listeners(self, channel: str) -> int:
-        """Each server counts its own clients alone: https://valkey.io/commands/publish/."""
+    async def publish(self, channel: str, message: str) -> int:
+        """Each server counts its own clients alone: https://valkey.io/commands/publish/. They are counted first: who
+        subscribes later may not be waited for."""
+        count = await self._listeners(channel)
+        await self._client.publish(channel, message)
+        return count
+
+    async def forget_connections(self) -> None:
+        await forget_idle(self._client)
+
+    async def _listeners(self, channel: str) -> int:
         topology, count, failed = await self._client.ask_topology(), 0, None
         for address in dict.fromkeys([*topology.primaries, *topology.replicas]):
             try:
@@ -98,9 +106,6 @@ class ClusterNodes:
         if failed is not None:
             log.info("a server of the cluster does not tell who listens", reason=str(failed))
         return count
-
-    async def forget_connections(self) -> None:
-        await forget_idle(self._client)
 
 
 def nodes_of(redis: Any, shards: int) -> Nodes:

@@ -74,8 +74,7 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: str) 
     Raises LedgerUnavailable."""
     loop = asyncio.get_running_loop()
     try:
-        listening = await nodes.listeners(keys.RECOVER)
-        await redis.publish(keys.RECOVER, message)
+        listening = await nodes.publish(keys.RECOVER, message)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
     deadline, lines, ended = loop.time() + GATHER_SECONDS, [*before], 0
