@@ -5,7 +5,8 @@ server holds all shards, or in a Cluster each primary some; a server is vouched 
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, cast
@@ -232,18 +233,24 @@ class Epochs:
         await _set_generations(front.node, mark)
         return dict.fromkeys(front.generations, mark)
 
-    async def keep_receipts(self, nonce: str | None) -> None:
-        """Whoever looks at Redis leaves the receipts there for the recovery with this nonce; None: no more. Where one
-        server holds all shards, their generations say so. Raises LedgerUnavailable."""
+    @asynccontextmanager
+    async def receipts_kept(self, nonce: str) -> AsyncIterator[None]:
+        """Meanwhile whoever looks at Redis leaves the receipts there for the recovery with this nonce. Where one server
+        holds all shards, their generations say so. Raises LedgerUnavailable."""
         if not self._spread:
+            yield
             return
         try:
-            if nonce is None:
-                await self._redis.delete(keys.RECEIPTS_ASKED)
-            else:
-                await self._redis.set(keys.RECEIPTS_ASKED, f"{REBUILDING}{nonce}", ex=KEEP_RECEIPTS_SECONDS)
+            await self._redis.set(keys.RECEIPTS_ASKED, f"{REBUILDING}{nonce}", ex=KEEP_RECEIPTS_SECONDS)
         except RedisError as e:
             raise LedgerUnavailable(f"receipts: {e}") from e
+        try:
+            yield
+        finally:
+            try:
+                await self._redis.delete(keys.RECEIPTS_ASKED)
+            except RedisError as e:  # it expires, and what was recovered stays so
+                log.info("what gateways tell waits in redis for a while", seconds=KEEP_RECEIPTS_SECONDS, reason=str(e))
 
     async def _front(self, node: Node) -> Front:
         async with node.redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server

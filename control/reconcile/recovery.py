@@ -252,16 +252,13 @@ class Recovery:
         message = f"{keys.FENCE}{nonce}" if restarted else nonce
         if self._spread:
             message += f" {','.join(map(str, shards))}"
-        await self.epochs.keep_receipts(nonce)
-        try:
+        async with self.epochs.receipts_kept(nonce):
             reports = await gather(self._redis, self._nodes, late, message)
             restored = await self._restore(
                 fronts, newest, reports, {shard: mark for each in marks for shard, mark in each.items()}
             )
             for front, mark in zip(fronts, marks, strict=True):
                 epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
-        finally:
-            await self.epochs.keep_receipts(None)
         del self._late[: len(late)]
         await self._conclude(connection, fronts, newest, epoch, restored)
         return restored

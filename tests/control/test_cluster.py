@@ -235,6 +235,26 @@ async def test_a_gateway_that_asks_is_told_the_epoch_of_each_shard(context: Cont
     assert len(set(told)) > 1
 
 
+async def test_a_recovery_is_concluded_also_where_the_receipts_cannot_be_released(
+    context: Context, cluster: ClusterClient
+) -> None:
+    topology = await cluster.ask_topology()
+    holder = topology.owner(slot_of(keys.RECEIPTS_ASKED))
+    assert holder is not None
+    damaged = next(each for each in topology.primaries if each != holder)
+    recovered = await recoveries(context)
+    for shard in await shards_of(cluster, damaged):
+        await cluster.set(keys.generation_key(shard), "another:1:0123")
+    await cluster.at(holder).execute_command("ACL SETUSER", "default", "-del")
+    try:
+        await context.recovery.round()
+        assert await recoveries(context) == recovered + 1
+        assert await cluster.ttl(keys.RECEIPTS_ASKED) > 0, "it ends by itself"
+    finally:
+        await cluster.at(holder).execute_command("ACL SETUSER", "default", "+del")
+        await cluster.delete(keys.RECEIPTS_ASKED)
+
+
 async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_other(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
