@@ -147,7 +147,7 @@ class _Cluster:
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(node.address for node in self._nodes)
+        return valkey_cluster.url(self._nodes)
 
     def facts(self) -> dict[str, Any]:
         return {"redis_servers": [node.address for node in self._nodes]}

@@ -70,6 +70,11 @@ class ClusterNode:
         valkey.wait_ready(self.child, self.port, pause)
 
 
+def url(nodes: Sequence[ClusterNode]) -> str:
+    """The address of the Cluster."""
+    return "redis+cluster://" + ",".join(node.address for node in nodes)
+
+
 def form(primaries: Sequence[ClusterNode], replicas: Sequence[ClusterNode], pause: Pause = time.sleep) -> None:
     """Makes a Cluster of servers that are ready and know nobody. Each primary has a share of the slots; the replicas go
     round them. Raises TimeoutError."""

@@ -2,7 +2,6 @@
 and the shards of the other primaries go on."""
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +14,12 @@ from devstack import valkey_cluster
 from devstack.valkey_cluster import ClusterNode
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
-from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Stack, running, used, written
-from tests.gateway.store import Store
-from tests.replies import as_text
-
-SETTINGS = {"cluster-node-timeout": "2000", "repl-diskless-sync-delay": "0"}
+from tests.cluster import SETTINGS, kill, migrate
+from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Planes, planes, used, written
 
 
 class Cluster:
-    def __init__(self, stack: Stack, nodes: list[ClusterNode], url: str) -> None:
+    def __init__(self, stack: Planes, nodes: list[ClusterNode], url: str) -> None:
         self.stack = stack
         self.nodes = nodes
         self.url = url
@@ -54,8 +50,8 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory, postgres_dsn: str, sample_upstream: str) -> Iterator[Cluster]:
     directory: Path = tmp_path_factory.mktemp("cluster")
     with valkey_cluster.running(directory / "nodes", settings=SETTINGS) as nodes:
-        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-        with running(directory, Store(directory), url, postgres_dsn, sample_upstream) as stack:
+        url = valkey_cluster.url(nodes)
+        with planes(directory, url, postgres_dsn, sample_upstream) as stack:
             yield Cluster(stack, nodes, url)
 
 
@@ -87,10 +83,7 @@ async def test_a_slot_that_moves_under_load_costs_no_request_and_gives_nothing_a
     async def there_and_back() -> None:
         async with cluster.client() as client:
             for old, new in ((source, target), (target, source)):
-                name = as_text(await client.at(new).execute_command("CLUSTER", "MYID"))
-                await client.at(old).execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
-                while (await client.ask_topology()).owner(slot) != new:  # noqa: ASYNC110 - it calls nobody back
-                    await asyncio.sleep(0.01)
+                await migrate(client, slot, old, new)
                 await loads[0].admitted(loads[0].answers[200] + 200)
 
     await asyncio.gather(loads[0].run(200, there_and_back), loads[1].run(0, lambda: asyncio.sleep(0)))
@@ -105,13 +98,11 @@ async def test_a_primary_that_is_killed_stops_its_shards_alone_and_gives_nothing
     gone = cluster.node(await cluster.owner(org))
     loads = Load(cluster.stack, org), Load(cluster.stack, other)
 
-    async def kill() -> None:
-        assert gone.child is not None
-        gone.child.process.send_signal(signal.SIGKILL)
-        gone.child.process.wait()
+    async def killed() -> None:
+        kill(gone)
         await loads[0].admitted(loads[0].answers[200] + 100)
 
-    await asyncio.gather(loads[0].run(200, kill), loads[1].run(0, lambda: asyncio.sleep(0)))
+    await asyncio.gather(loads[0].run(200, killed), loads[1].run(0, lambda: asyncio.sleep(0)))
     assert loads[0].answers[503], "while its shards had no primary"
     assert loads[1].answers[503] == 0, "the other primary was there all the time"
     assert loads[1].answers[200] == 1500

@@ -1,0 +1,29 @@
+"""What tests do to a Redis Cluster of their own."""
+
+import asyncio
+import signal
+from typing import Final
+
+from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Address
+from devstack.valkey_cluster import ClusterNode
+from tests.replies import as_text
+
+SETTINGS: Final = {"cluster-node-timeout": "2000", "repl-diskless-sync-delay": "0"}
+"""Of each server: a replica takes over soon."""
+MIGRATED_SECONDS: Final = 60
+
+
+def kill(node: ClusterNode) -> None:
+    assert node.child is not None
+    node.child.process.send_signal(signal.SIGKILL)
+    node.child.process.wait()
+
+
+async def migrate(client: ClusterClient, slot: int, source: Address, target: Address) -> None:
+    """By Valkey's own migration, in which a slot has one owner at each moment."""
+    node = as_text(await client.at(target).execute_command("CLUSTER MYID"))
+    await client.at(source).execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node)
+    async with asyncio.timeout(MIGRATED_SECONDS):
+        while (await client.ask_topology()).owner(slot) != target:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.01)
