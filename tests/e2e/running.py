@@ -57,12 +57,13 @@ class Up:
         return next(str(entry["token"]) for entry in self.ready["orgs"] if entry["org"] == org)
 
     def client(self, org: str) -> httpx.Client:
-        return httpx.Client(base_url=self.ready["gateway"], headers={"Authorization": f"Bearer {self.token(org)}"})
+        headers = {"Authorization": f"Bearer {self.token(org)}"}
+        return httpx.Client(base_url=self.ready["gateway"], headers=headers, timeout=SETTLE_SECONDS)
 
     def entitlement(self, org: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.ready['admin_token']}"}
         entitlement: dict[str, Any] = httpx.get(
-            f"{self.ready['control']}/v1/entitlements/{org}", headers=headers
+            f"{self.ready['control']}/v1/entitlements/{org}", headers=headers, timeout=SETTLE_SECONDS
         ).json()
         return entitlement
 
