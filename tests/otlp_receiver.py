@@ -85,8 +85,10 @@ class Collector:
     def refusing(self) -> Iterator[None]:
         """Nobody may send it anything."""
         self.status = 401
-        yield
-        self.status = 200
+        try:
+            yield
+        finally:
+            self.status = 200
 
     def trace(self, trace: str) -> list[Received]:
         """Its spans, in the order in which they began."""

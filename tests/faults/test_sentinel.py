@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bench.faults.servers import SENTINELS, SERVERS, WatchedServers
 from bench.soak.processes import Part
 from bench.takers import Takers
 from common import redis_connections
-from common.redis_sentinel import LOOK_SECONDS
 from devstack.ports import free_port
 from devstack.sentinels import Group
 from gateway.ledger.configured import link_of
@@ -119,32 +119,32 @@ async def nothing_is_given_away(stack: Planes, servers: WatchedServers, org: str
     assert await written(stack, org, charged) == charged
 
 
-async def test_a_primary_that_is_killed_is_left_for_the_one_that_sentinels_name_and_nothing_is_given_away(
-    stack: Planes, servers: WatchedServers, primary: int
+async def nothing_is_given_away_by(
+    stack: Planes, servers: WatchedServers, strike: Callable[[], Awaitable[None]]
 ) -> None:
     org = stack.entitle(900)
     load = Load(stack, org)
-    await load.run(300, Strikes(servers, primary).killed)
+    await load.run(300, strike)
     await nothing_is_given_away(stack, servers, org, load, 900)
+
+
+async def test_a_primary_that_is_killed_is_left_for_the_one_that_sentinels_name_and_nothing_is_given_away(
+    stack: Planes, servers: WatchedServers, primary: int
+) -> None:
+    await nothing_is_given_away_by(stack, servers, Strikes(servers, primary).killed)
 
 
 async def test_a_primary_that_hangs_is_left_at_the_failover_though_its_connections_stay(
     stack: Planes, servers: WatchedServers, primary: int
 ) -> None:
     """The gateway has a minute for a reply: only the failover can have it leave."""
-    org = stack.entitle(900)
-    load = Load(stack, org)
-    await load.run(300, Strikes(servers, primary).hangs)
-    await nothing_is_given_away(stack, servers, org, load, 900)
+    await nothing_is_given_away_by(stack, servers, Strikes(servers, primary).hangs)
 
 
 async def test_a_primary_that_was_cut_off_and_still_takes_requests_is_left_and_nothing_is_given_away(
     stack: Planes, servers: WatchedServers, primary: int
 ) -> None:
-    org = stack.entitle(900)
-    load = Load(stack, org)
-    await load.run(300, Strikes(servers, primary).cut_off)
-    await nothing_is_given_away(stack, servers, org, load, 900)
+    await nothing_is_given_away_by(stack, servers, Strikes(servers, primary).cut_off)
 
 
 async def test_a_replica_that_lagged_when_it_was_promoted_gives_nothing_away(
@@ -182,7 +182,7 @@ async def test_with_replica_a_failover_takes_no_admitted_request_along_though_no
 
 
 async def test_a_gateway_that_reaches_too_few_sentinels_keeps_its_connection_and_makes_no_other(tmp_path: Path) -> None:
-    with watched(tmp_path) as servers:
+    with capture_logs() as logs, watched(tmp_path) as servers:
         await _until(servers.watched)
         await publish(_store(tmp_path, servers), 1000 * LIMIT)
         async with linked(servers.url, PATIENT_LINK) as link:
@@ -191,7 +191,7 @@ async def test_a_gateway_that_reaches_too_few_sentinels_keeps_its_connection_and
             await admit(takers, ADMITTED_BEFORE)
             for sentinel in servers.sentinels[:2]:
                 sentinel.signal(signal.SIGSTOP)
-            await asyncio.sleep(2 * LOOK_SECONDS)  # it has noticed
+            await _until(lambda: any("do not tell the primary" in line["event"] for line in logs))
             await admit(takers, ADMITTED_BEFORE)
             with servers.client(servers.parts[servers.primary()].port) as client:
                 client.execute_command("CLIENT", "KILL", "TYPE", "normal")
