@@ -51,7 +51,7 @@ class OneServer:
     """One address holds all shards."""
 
     def __init__(self, redis: Any, shards: int) -> None:
-        self._node = Node(redis, (tuple(range(shards)),))
+        self._node = Node(redis, groups_of(redis, shards))
 
     async def now(self) -> Sequence[Node]:
         return (self._node,)
@@ -106,6 +106,11 @@ class ClusterNodes:
         if failed is not None:
             log.info("a server of the cluster does not tell who listens", reason=str(failed))
         return count
+
+
+def groups_of(redis: Any, shards: int) -> tuple[tuple[int, ...], ...]:
+    """Shards of which one command may name several, since they lie in one slot, or there are no slots."""
+    return tuple((shard,) for shard in range(shards)) if isinstance(redis, ClusterClient) else (tuple(range(shards)),)
 
 
 def nodes_of(redis: Any, shards: int) -> Nodes:

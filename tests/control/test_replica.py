@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -61,8 +62,9 @@ def standby(tmp_path_factory: pytest.TempPathFactory, postgres_server: str, post
 
 @pytest.fixture
 def settings(settings: Settings, standby: Standby) -> Settings:
-    dsn = SecretStr(standby.dsn(settings.postgres.dsn.get_secret_value()))
-    update = {"replica": Replica(dsn=dsn, lag_seconds_max=5)}
+    # The servers of the tests do not wait for the disk: what they have committed may not be in a position yet.
+    own = f"{settings.postgres.dsn.get_secret_value()}?synchronous_commit=on"
+    update = {"dsn": SecretStr(own), "replica": Replica(dsn=SecretStr(standby.dsn(own)), lag_seconds_max=5)}
     return settings.model_copy(update={"postgres": settings.postgres.model_copy(update=update)})
 
 
@@ -81,10 +83,11 @@ async def replica(settings: Settings) -> AsyncIterator[Database]:
 
 async def near(reading: Reading, replica: Database) -> None:
     """Until it has all that the primary has now."""
+    called = time.monotonic()
     async with asyncio.timeout(30):
         while True:
             await reading.look(replica)
-            if reading.lag_seconds is not None and reading.lag_seconds < 1:
+            if reading.lag_seconds is not None and reading.lag_seconds <= time.monotonic() - called:
                 return
             await asyncio.sleep(0.02)
 
@@ -126,6 +129,7 @@ async def test_a_replica_that_is_behind_the_bound_is_not_read_until_it_has_caugh
     reading = Reading(context.db, settings.postgres.replica, 30, context.clock, seconds)
     await near(reading, replica)
     standby.run("SELECT pg_wal_replay_pause()")
+    await until(lambda: standby.run("SELECT pg_get_wal_replay_pause_state()") == "paused")
     try:
         await entitled("starter")
         seconds.move(seconds=4)

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from control import sql
 from control.db import Database
+from control.ledger.nodes import groups_of
 from quota import keys
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable
@@ -48,16 +49,16 @@ class KeyIndex:
 
     async def _incomplete(self) -> dict[int, str]:
         """Shards and the generations in which they are to be marked. One that is being rebuilt has its turn later."""
-        shards = range(self._ledger.shards)
-        names = [*map(keys.generation_key, shards), *map(keys.key_index_marker, shards)]
+        redis, shards = cast("Any", self._ledger.redis), range(self._ledger.shards)
         try:
-            async with cast("Any", self._ledger.redis).pipeline(transaction=False) as pipeline:
-                for name in names:
-                    pipeline.get(name)
-                held = await pipeline.execute()
+            async with redis.pipeline(transaction=False) as pipeline:
+                for group in groups_of(redis, self._ledger.shards):
+                    pipeline.mget([*map(keys.generation_key, group), *map(keys.key_index_marker, group)])
+                replies = await pipeline.execute()
         except RedisError as e:
             raise LedgerUnavailable(f"looking at the index of keys: {e}") from e
-        generations, markers = held[: len(shards)], held[len(shards) :]
+        generations = [value for reply in replies for value in reply[: len(reply) // 2]]
+        markers = [value for reply in replies for value in reply[len(reply) // 2 :]]
         return {
             shard: generation.decode()
             for shard, generation, marker in zip(shards, generations, markers, strict=True)
