@@ -121,6 +121,7 @@ def settings(telemetry: Mapping[str, Any] | None = None, *, logs: bool = True) -
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
             "access_log": {"path": "/dev/null", "enabled": logs},
             "telemetry": telemetry or {},
+            "timeouts": {"idle_seconds": 3600},  # a connection waits while another one has its turn
             "routes": [
                 {"path": "/", "upstream": "api"},
                 {"path": "/v1/chat", "upstream": "api", "meters": {"api_calls": 1, "tokens": 10}},
