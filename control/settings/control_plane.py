@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.networks import Network
 from common.otlp.settings import Collector
@@ -13,10 +13,12 @@ from common.redis_keeping import Persistence
 from common.redis_url import RedisUrl
 from common.settings_file import SettingsModel
 from common.urls import is_loopback, split_url
+from control.region import NUMBER_MAX, Region
 from control.settings.activation import Activation
 from control.settings.approvals import Approvals
 from control.settings.issuing import Issuing
 from control.settings.portal import Portal
+from control.settings.regions import RegionName, RegionSettings, own_region
 from control.settings.signin import SignIn
 from control.webhook_signature import key_of
 from identity.settings import Auth
@@ -376,3 +378,16 @@ class Settings(SettingsModel):
     approvals: Approvals = Approvals()
     portal: Portal = Portal()
     clerk: Clerk = Clerk()
+    region: str | None = None
+    """Which of `regions` this control plane works for, with its Redis."""
+    regions: dict[RegionName, RegionSettings] = Field(default={}, max_length=NUMBER_MAX + 1)
+    """Those that share this database, by name; the same in each of them. None: there is one, without a name."""
+
+    @property
+    def own_region(self) -> Region:
+        return own_region(self.region, self.regions)
+
+    @model_validator(mode="after")
+    def _one_of_its_regions(self) -> Self:
+        own_region(self.region, self.regions)
+        return self
