@@ -159,7 +159,7 @@ async def lag(stores: Stores, seconds: float) -> list[float]:
             appending = asyncio.create_task(append())
             while not appending.done():
                 written = dict.fromkeys(range(SHARDS), START)
-                for row in await sql.usage.watermarks(connection):
+                for row in await sql.usage.watermarks(connection, region=0):
                     written[row.shard] = StreamId(row.stream_ms, row.stream_seq)
                 now_ms = await streams.now_ms()
                 waiting = await streams.read(written, dict.fromkeys(written, 1))

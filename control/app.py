@@ -51,6 +51,7 @@ from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
 from control.decisions.explainer import Explainer
 from control.directory.projection import Directory
+from control.entitlements import region_names
 from control.entitlements.hydrate import Hydrator
 from control.entitlements.publish import Publisher
 from control.garbage import GarbageCollector
@@ -307,16 +308,12 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     streams = Streams(redis_connections.twin(redis), shards, blocking)
     await ledger.check_layout()
     await refuse_losses(redis, settings.redis.persistence)
-    db = await stack.enter_async_context(
-        Database.open(
-            postgres.dsn.get_secret_value(),
-            postgres.connections_max,
-            postgres.timeout_seconds,
-            postgres.session_way,
-        )
-    )
+    dsn, session_dsn = postgres.dsn.get_secret_value(), postgres.session_way
+    database = Database.open(dsn, postgres.connections_max, postgres.timeout_seconds, session_dsn, settings.own_region)
+    db = await stack.enter_async_context(database)
     await db.check_schema()
     await db.check_session(postgres.timeout_seconds)
+    await region_names.agree(db, settings.regions)
     rights = await roles.rights_of(db)
     if rights.may_change:
         log.warning("the database role is more than the application needs", reason=str(rights))

@@ -11,6 +11,7 @@ from typing import Protocol
 import asyncpg
 
 from control import pooler, sql, tracing
+from control.region import ALONE, Region
 from control.sql.statements import Connection as Connection
 
 MIGRATIONS = Path(__file__).parent / "sql" / "migrations"
@@ -88,7 +89,10 @@ _SERVER_SETTINGS = {"application_name": "quotagate", "timezone": "UTC"}
 class Database:
     """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", session_dsn: str, statements_kept: int) -> None:
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", session_dsn: str, statements_kept: int, region: Region = ALONE
+    ) -> None:
+        self.region = region
         self._pool = pool
         self._session_dsn = session_dsn
         self._statements_kept = statements_kept
@@ -96,9 +100,16 @@ class Database:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, connections_max: int = 16, timeout_seconds: float = 30.0, session_dsn: str | None = None
+        cls,
+        dsn: str,
+        connections_max: int = 16,
+        timeout_seconds: float = 30.0,
+        session_dsn: str | None = None,
+        region: Region = ALONE,
     ) -> "AsyncIterator[Database]":
-        """`session_dsn`: where a connection is a session of PostgreSQL's own; None: at `dsn`. Through a pooler no
+        """`region`: whose ledger this process works with, among those that share the database.
+
+        `session_dsn`: where a connection is a session of PostgreSQL's own; None: at `dsn`. Through a pooler no
         statement is prepared for longer than it runs, since its next run may be at another server connection."""
         with translated():
             pooled = session_dsn is not None or await _is_pooled(dsn)
@@ -115,7 +126,7 @@ class Database:
                 statement_cache_size=statements_kept,
             )
         try:
-            yield cls(pool, session_dsn or dsn, statements_kept)
+            yield cls(pool, session_dsn or dsn, statements_kept, region)
         finally:
             try:
                 await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)

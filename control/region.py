@@ -41,12 +41,14 @@ class Region:
         """Two regions can charge an organization in the same millisecond, as events of the same place."""
         return self.number << SEQ_BITS | seq
 
-    def incident_key(self, key: str) -> str:
-        """Of what one region's ledger or gateways show: another region, where all is well, must not close it."""
-        return f"{self.name}/{key}" if self.several else key
+    @property
+    def incident_prefix(self) -> str:
+        """Of the keys of incidents that one region's ledger or gateways show: another region, where all is well, must
+        not close them."""
+        return f"{self.name}/" if self.several else ""
 
-    def is_own(self, incident_key: str) -> bool:
-        return not self.several or incident_key.startswith(f"{self.name}/")
+    def incident_key(self, key: str) -> str:
+        return self.incident_prefix + key
 
     def share(self, whole: int) -> int:
         """Its part of a limit. Those of all regions add up to the whole; at least 1, so they may be more where the

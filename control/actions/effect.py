@@ -10,7 +10,8 @@ from control.db import Connection
 from control.documents import View
 from control.entitlements import stored_state
 from control.entitlements.derive import State, Terms, derive
-from control.entitlements.restore import written_counters
+from control.entitlements.everywhere import with_other_regions
+from control.entitlements.restore import Counters, written_counters
 from control.moments import moment
 from control.organizations.store import OrganizationUnknown
 from quota import keys
@@ -148,10 +149,13 @@ async def used_by(parts: ActionParts, org: str, now: float) -> Used:
         snapshot = await parts.ledger.peek(org)
     except LedgerUnavailable:
         snapshot = None
+    counted: OrganizationSnapshot | Counters
     if snapshot is not None and snapshot.version:
-        return Used(snapshot.usage, snapshot.grant_used, exact=True)
-    counters = (await written_counters(parts.db, [org], keys.shard_of(org, parts.ledger.shards), now))[org]
-    return Used(counters.usage, counters.grant_used, exact=snapshot is not None)
+        counted = snapshot
+    else:
+        counted = (await written_counters(parts.db, [org], keys.shard_of(org, parts.ledger.shards), now))[org]
+    usage, grant_used = await with_other_regions(parts.db, org, counted.usage, counted.grant_used, now)
+    return Used(usage, grant_used, exact=snapshot is not None)
 
 
 def entitlement_effect(before: Seen, after: Seen, used: Used, now: float) -> EntitlementEffect:

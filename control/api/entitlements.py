@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from control.db import StoreUnavailable
 from control.documents import Body, Moment, Whole
 from control.entitlements import changes, stored_state
 from control.entitlements.changes import EntitlementMissing, Versions, Wanted
+from control.entitlements.everywhere import everywhere, with_other_regions
 from control.entitlements.plans import Meter, PlanCode, Units
 from control.entitlements.rates import RateBurst, RateRequests, RateSeconds
 from control.entitlements.restore import written_counters
@@ -324,8 +326,11 @@ async def read_entitlement(ctx: Context, org: str) -> EntitlementView:
     except LedgerUnavailable:
         snapshot = None
     if snapshot is not None:
+        snapshot = await everywhere(ctx.db, snapshot, state)
         return view(state, ahead, snapshot, "redis", snapshot.now_us / 1_000_000)
     counters = (await written_counters(ctx.db, [org], keys.shard_of(org, ctx.ledger.shards), now))[org]
+    usage, grant_used = await with_other_regions(ctx.db, org, counters.usage, counters.grant_used, now)
+    counters = replace(counters, usage=usage, grant_used=grant_used)
     as_of = counters.watermark.ms / 1000 or None
     return view(state, ahead, standing_from_postgres(state, counters, now), "postgres", as_of)
 

@@ -36,14 +36,15 @@ class KeepingWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        wanted = _by_key(await redis_keeping.ask(self._redis, self._persistence))
+        prefix = self._db.region.incident_prefix
+        wanted = _by_key(prefix, await redis_keeping.ask(self._redis, self._persistence))
         async with self._db.connection() as connection:
-            shown = {row.key for row in await sql.incidents.open_of_kinds(connection, kinds=[LOSES])}
+            shown = {row.key for row in await sql.incidents.open_of_kinds(connection, kinds=[LOSES], prefix=prefix)}
         if shown == wanted.keys():
             return
         async with self._db.transaction() as connection:
             await sql.incidents.take_turns(connection, kind=LOSES)
-            shown = {row.key for row in await sql.incidents.open_of_kinds(connection, kinds=[LOSES])}
+            shown = {row.key for row in await sql.incidents.open_of_kinds(connection, kinds=[LOSES], prefix=prefix)}
             for key in sorted(wanted.keys() - shown):
                 log.error("redis may lose what is charged", why=wanted[key])
                 await incidents.open(connection, self._clock(), LOSES, key, None, {"why": wanted[key]})
@@ -52,6 +53,6 @@ class KeepingWatch:
                 await incidents.close(connection, self._clock(), LOSES, key)
 
 
-def _by_key(losses: Losses) -> dict[str, str]:
+def _by_key(prefix: str, losses: Losses) -> dict[str, str]:
     named = {"eviction": losses.eviction, "persistence": losses.persistence}
-    return {key: why for key, why in named.items() if why is not None}
+    return {prefix + key: why for key, why in named.items() if why is not None}

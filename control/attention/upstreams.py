@@ -109,6 +109,7 @@ class UpstreamWatch:
     ) -> None:
         """`time`: seconds that only pass; None: the loop's."""
         self._db = db
+        self._prefix = db.region.incident_prefix
         self._clock = clock
         self._time = time or asyncio.get_running_loop().time
         self._listening = Listening(redis, self._time)
@@ -122,13 +123,14 @@ class UpstreamWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        wanted = contents(await self._listening.look())
+        told = contents(await self._listening.look())
+        wanted = {(kind, self._prefix + key): content for (kind, key), content in told.items()}
         now = self._time()
         if not wanted and not self._any_open and now < self._store_look_at:
             return
         self._store_look_at = now + STORE_LOOK_SECONDS
         async with self._db.connection() as connection:
-            shown = await sql.incidents.open_of_kinds(connection, kinds=[EJECTED, UNAVAILABLE])
+            shown = await sql.incidents.open_of_kinds(connection, kinds=[EJECTED, UNAVAILABLE], prefix=self._prefix)
         self._any_open = bool(shown)
         if self._changes({(each.kind, each.key): each.content for each in shown}, wanted):
             await self._update(wanted)
@@ -147,7 +149,7 @@ class UpstreamWatch:
         now = self._clock()
         async with self._db.transaction() as connection:
             await sql.incidents.take_turns(connection, kind=EJECTED)
-            rows = await sql.incidents.open_of_kinds(connection, kinds=[EJECTED, UNAVAILABLE])
+            rows = await sql.incidents.open_of_kinds(connection, kinds=[EJECTED, UNAVAILABLE], prefix=self._prefix)
             shown = {(row.kind, row.key): row.content for row in rows}
             for kind, key in sorted(self._changes(shown, wanted)):
                 content = wanted.get((kind, key))

@@ -20,6 +20,7 @@ from control.journal import Author, Change
 from control.ledger.event_batch import EventBatch
 from control.moments import moment
 from control.progress import Tick, Watch
+from control.region import Region
 from control.usage import late_days, writer
 from quota.ledger import Ledger
 
@@ -65,7 +66,7 @@ async def restore(
             watch.say(f"migrated to {added[-1]}")
         await roles.grant(connection, application_role)
         with watch.part(EVENTS, manifest.events) as tick:
-            await _add_events(connection, directory, clock, tick)
+            await _add_events(connection, db.region, directory, clock, tick)
         await _conclude(connection, manifest, clock)
         watch.say("looking at what the tables hold, for the planner")
         await connection.execute("ANALYZE")
@@ -119,15 +120,15 @@ async def _parents_first(connection: Connection, tables: Mapping[str, object]) -
     return list(TopologicalSorter(parents).static_order())
 
 
-async def _add_events(connection: Connection, directory: Path, clock: Clock, tick: Tick) -> None:
+async def _add_events(connection: Connection, region: Region, directory: Path, clock: Clock, tick: Tick) -> None:
     """Those that only Redis had, as the writer would have written them."""
     with unpacked(directory, f"{EVENTS}.jsonl") as file:
         while entries := redis_part.events_in(file):
-            batch = EventBatch()
+            batch = EventBatch(region)
             shards = {shard for shard, _ in entries}
             for shard in sorted(shards):
                 batch.add(shard, [entry for of, entry in entries if of == shard])
-            await sql.usage.create_watermarks(connection, shards=sorted(shards))
+            await sql.usage.create_watermarks(connection, shards=region.all_stored(sorted(shards)))
             for day in sorted(batch.days):
                 if abs(day - int(clock()) // DAY_SECONDS) <= writer.PARTITION_DAYS:
                     await sql.usage.create_day(connection, day=moment(day * DAY_SECONDS).date())

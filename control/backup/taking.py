@@ -31,7 +31,8 @@ async def take(db: Database, ledger: Ledger, streams: Streams, directory: Path, 
         epochs = Epochs(db, ledger, LedgerClock())
         fronts = await _believed(epochs)
         async with db.snapshot() as connection:
-            rows = await sql.usage.watermarks(connection)  # the first statement: from here on it is one moment
+            # The first statement: from here on it is one moment.
+            rows = await sql.usage.watermarks(connection, region=db.region.number)
             point = await redis_part.point_of(ledger, streams)
             written = {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
             with writer.packed(f"{EVENTS}.jsonl") as file:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from common import redis_connections
@@ -28,7 +28,7 @@ def take(config_path: Path | None, directory: Path, watch: Watch) -> Manifest:
 
     async def run() -> Manifest:
         dsn = settings.postgres.dsn.get_secret_value()
-        async with _ledger(settings) as ledger, Database.open(dsn, CONNECTIONS, TABLE_SECONDS) as db:
+        async with _ledger(settings) as ledger, _database(settings, dsn) as db:
             await db.check_schema()
             await ledger.check_layout()
             return await taking.take(db, ledger, Streams(ledger.redis, ledger.shards), directory, watch)
@@ -50,12 +50,16 @@ def restore(
     role = application_role or roles.APPLICATION_ROLE
 
     async def run() -> Manifest:
-        async with _ledger(settings) as ledger, Database.open(dsn, CONNECTIONS, TABLE_SECONDS) as db:
+        async with _ledger(settings) as ledger, _database(settings, dsn) as db:
             return await restoring.restore(
                 db, ledger, directory, role, keep_redis=keep_redis, clock=system_clock, watch=watch
             )
 
     return asyncio.run(run())
+
+
+def _database(settings: Settings, dsn: str) -> AbstractAsyncContextManager[Database]:
+    return Database.open(dsn, CONNECTIONS, TABLE_SECONDS, region=settings.own_region)
 
 
 @asynccontextmanager

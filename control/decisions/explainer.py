@@ -86,7 +86,7 @@ class Explainer:
         case = next((each for each in cases if words_of(each.evaluate().decision) == refusal.said), None)
         if case is None:
             doubts.add(Doubt.COUNTERS_DIFFER)
-            shard = keys.shard_of(refusal.org, self._ledger.shards)
+            shard = self._db.region.stored(keys.shard_of(refusal.org, self._ledger.shards))
             if not await sql.decisions.is_written(connection, shard=shard, ms=at.us // 1000 + 1):
                 doubts.add(Doubt.NOT_WRITTEN)
             case = cases[-1]

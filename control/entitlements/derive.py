@@ -11,6 +11,7 @@ The laws it keeps:
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from control.region import Region
 from quota.model import UNITS_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import Schedule
 
@@ -97,6 +98,14 @@ def _derive(state: State, now: float) -> Entitlement:
         rate=terms.rate or terms.plan.rate,
         concurrent_max=terms.concurrent_max or terms.plan.concurrent_max,
     )
+
+
+def share_of(entitlement: Entitlement, region: Region) -> Entitlement:
+    """What is published of it in one of several regions: its part of the rate and of the concurrent requests."""
+    rate, most = entitlement.rate, entitlement.concurrent_max
+    if rate is not None:
+        rate = replace(rate, requests=region.share(rate.requests), burst=region.share(rate.burst))
+    return replace(entitlement, rate=rate, concurrent_max=None if most is None else region.share(most))
 
 
 def renewal(state: State, entitlement: Entitlement, now: float) -> float | None:

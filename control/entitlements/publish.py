@@ -3,6 +3,7 @@
 Postgres comes first, then Redis. A change draws a version in its own transaction. The publisher installs that version,
 and then notes that it did. A crash in between leaves a row of `publication` whose two versions differ, and the next
 round repairs it. The same row says when time alone requires a new version: when the first published period is over.
+Each region has such a row for its own Redis; versions are the same in all of them.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from common.histogram import Histogram
 from control import sql, tracing
 from control.db import Database, StoreUnavailable
 from control.entitlements import published_access, stored_state
-from control.entitlements.derive import State, derive, renewal
+from control.entitlements.derive import State, derive, renewal, share_of
 from control.entitlements.restore import exact_counters
 from control.ledger.streams import Streams
 from control.moments import moment
@@ -66,8 +67,8 @@ class Publisher:
         """From the arrival of an event of Stripe to the publication of what it changed."""
 
     async def install(self, org: str, traceparent: str | None = None) -> Entitlement:
-        """Installs in Redis what Postgres says of the organization, with its counters, and announces it. `traceparent`:
-        of the change, where that is not what is under way.
+        """Installs in the region's Redis what Postgres says of the organization, with its counters, and announces it.
+        `traceparent`: of the change, where that is not what is under way.
 
         Raises StoreUnavailable, LedgerUnavailable; after MemoryLost another try may succeed."""
         with tracing.span("publish", parents=(traceparent,), quotagate__org=org) as span:
@@ -91,7 +92,7 @@ class Publisher:
         entitlement = derive(state, now)
         if snapshot is None or snapshot.version == 0:
             await self._restore(entitlement, now, generation)
-        await self._publish(entitlement, held, generation)
+        await self._publish(share_of(entitlement, self._db.region), held, generation)
         await stored_state.mark_published(self._db, entitlement, renewal(state, entitlement, now), now)
         return entitlement
 
@@ -113,11 +114,14 @@ class Publisher:
     async def round(self) -> int:
         """Installs what waits to be published and what is due for renewal; returns how many organizations."""
         arrived, all_published = len(self._arrived), True
+        region = self._db.region.number
         async with self._db.connection() as connection:
-            pending = await sql.entitlements.pending_publications(connection, limit_rows=ROUND_ORGANIZATIONS)
+            pending = await sql.entitlements.pending_publications(
+                connection, region=region, limit_rows=ROUND_ORGANIZATIONS
+            )
             traces = {each.org: each.traceparent for each in pending}
             due = await sql.entitlements.due_publications(
-                connection, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS
+                connection, region=region, at=moment(self._clock()), limit_rows=ROUND_ORGANIZATIONS
             )
         orgs = list(traces | dict.fromkeys(org for org in due if org not in traces))
         for start in range(0, len(orgs), AT_ONCE):
@@ -143,9 +147,11 @@ class Publisher:
 
     async def _current(self, org: str, now: float) -> State | None:
         async with self._db.connection() as connection:
+            region = self._db.region.number
             state = await stored_state.load_state(connection, org, now)
-            if state is not None and state.renew_at is not None and state.renew_at <= now:
-                await sql.entitlements.bump_due(connection, org=org, at=moment(now))
+            # What `state` says is when region 0 renews; others ask the database for their own time.
+            if state is not None and (region or (state.renew_at is not None and state.renew_at <= now)):
+                await sql.entitlements.bump_due(connection, region=region, org=org, at=moment(now))
                 state = await stored_state.load_state(connection, org, now)
         return state
 

@@ -1,4 +1,5 @@
-"""Counters that Redis lost, computed exactly: Postgres up to the shard's watermark, and the stream's entries after it.
+"""Counters that Redis lost, computed exactly: what Postgres has of its region up to the shard's watermark, and the
+stream's entries after it.
 
 This does not wait for the writer, and a writer that is behind, or dead, gives no unit away.
 """
@@ -13,6 +14,7 @@ from control.entitlements import restore_nodes
 from control.ledger.event_batch import EventBatch
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
+from control.region import Region
 from quota import keys
 from quota.model import MeterUsage, NodeUsage
 
@@ -31,16 +33,22 @@ class Counters:
 
 
 async def written_counters(db: Database, orgs: Sequence[str], shard: int, now: float) -> dict[str, Counters]:
-    """What Postgres has counted of organizations of one shard, up to its watermark."""
+    """What Postgres has counted in this region, of organizations of one shard, up to its watermark."""
     async with db.connection() as connection:
-        return await written_counters_of(connection, orgs, shard, now)
+        return await written_counters_of(connection, db.region, orgs, shard, now)
 
 
 async def written_counters_of(
-    connection: Connection, orgs: Sequence[str], shard: int, now: float
+    connection: Connection, region: Region, orgs: Sequence[str], shard: int, now: float
 ) -> dict[str, Counters]:
     """The same over a connection whose transaction reads more at the same moment."""
-    row = await sql.usage.counters(connection, orgs=list(orgs), shard=shard, since=moment(max(0, now - SINCE_SECONDS)))
+    row = await sql.usage.counters(
+        connection,
+        region=region.number,
+        orgs=list(orgs),
+        shard=region.stored(shard),
+        since=moment(max(0, now - SINCE_SECONDS)),
+    )
     watermark = START if row.stream_ms is None or row.stream_seq is None else StreamId(row.stream_ms, row.stream_seq)
     usage: defaultdict[str, list[MeterUsage]] = defaultdict(list)
     grants: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -60,11 +68,11 @@ async def exact_counters(
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
         async with db.snapshot() as connection:
-            written = (await written_counters_of(connection, [org], shard, now))[org]
+            written = (await written_counters_of(connection, db.region, [org], shard, now))[org]
             limited = await sql.keys.limited(connection, orgs=[org])
             windows = [w for key in limited for w in restore_nodes.windows(key, now, period_start)]
-            own = (await restore_nodes.written(connection, windows)).used if windows else {}
-        batch = EventBatch()
+            own = (await restore_nodes.written(connection, db.region, windows)).used if windows else {}
+        batch = EventBatch(db.region)
         async for page in streams.tail(shard, written.watermark):
             batch.add(shard, page)
         # Entries younger than that are never trimmed. Where older ones were still to be written, the writer could have

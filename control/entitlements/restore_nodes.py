@@ -8,6 +8,7 @@ from control import sql
 from control.db import Connection
 from control.ledger.event_batch import EventBatch
 from control.moments import moment
+from control.region import Region
 from control.sql.keys import Limited
 from quota.access import PERIOD
 from quota.model import NodeUsage
@@ -56,13 +57,14 @@ class Written:
 NOTHING = Written({}, frozenset())
 
 
-async def written(connection: Connection, current: Iterable[Window]) -> Written:
-    """What Postgres has of them."""
+async def written(connection: Connection, region: Region, current: Iterable[Window]) -> Written:
+    """What Postgres has of them, from this region."""
     asked, found = list(current), dict[Window, sql.usage.NodeUsage]()
     for at in range(0, len(asked), AT_ONCE):
         part = asked[at : at + AT_ONCE]
         rows = await sql.usage.node_usage(
             connection,
+            region=region.number,
             orgs=[window.org for window in part],
             key_ids=[window.key_id for window in part],
             meters=[window.meter for window in part],

@@ -78,7 +78,8 @@ async def _known_meters(connection: Connection) -> list[str]:
 
 
 async def mark_published(db: Database, entitlement: Entitlement, renew_at: float | None, now: float) -> None:
-    """Redis holds it. What gateways decide by from now on is kept, for those who ask later why they decided so."""
+    """The Redis of this region holds it. What gateways decide by from now on is kept, for those who ask later why they
+    decided so."""
     async with db.connection() as connection:
         await sql.decisions.keep_published(
             connection,
@@ -89,6 +90,7 @@ async def mark_published(db: Database, entitlement: Entitlement, renew_at: float
         )
         await sql.entitlements.mark_published(
             connection,
+            region=db.region.number,
             org=entitlement.org,
             version=entitlement.version,
             renew_at=None if renew_at is None else moment(renew_at),

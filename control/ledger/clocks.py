@@ -57,6 +57,7 @@ class Clocks:
 
     def __init__(self, db: Database, ledger: Ledger, skew_seconds_max: float, host: Clock = system_clock) -> None:
         self._db = db
+        self._region = db.region
         self._redis: Any = ledger.redis
         self._skew_seconds_max = skew_seconds_max
         self._host = host
@@ -88,26 +89,31 @@ class Clocks:
         await self._close_unseen(redis)
         for key, of in self._keys.items():
             self.skews[key] = of(ahead)
+            incident_key = self._region.incident_key(key)
             skewed = abs(self.skews[key]) > self._skew_seconds_max
             if skewed == self._reported.get(key):
                 if skewed:
                     async with self._db.connection() as connection:
-                        await sql.incidents.mark_seen(connection, kind=SKEWED, key=key, at=moment(redis))
+                        await sql.incidents.mark_seen(connection, kind=SKEWED, key=incident_key, at=moment(redis))
                 continue
             async with self._db.transaction() as connection:
                 if skewed:
                     content = {"clock": key, "seconds_ahead_of_redis": round(self.skews[key], 3)}
                     log.error("a clock is off", **content)
-                    await incidents.open(connection, redis, SKEWED, key, None, content)
+                    await incidents.open(connection, redis, SKEWED, incident_key, None, content)
                 else:
-                    await incidents.close(connection, redis, SKEWED, key)
+                    await incidents.close(connection, redis, SKEWED, incident_key)
             self._reported[key] = skewed
         self._looked_at = redis
 
     async def _close_unseen(self, now: float) -> None:
         async with self._db.connection() as connection:
             closed = await sql.incidents.close_unseen(
-                connection, kind=SKEWED, before=moment(now - GONE_SECONDS), at=moment(now)
+                connection,
+                kind=SKEWED,
+                prefix=self._region.incident_prefix,
+                before=moment(now - GONE_SECONDS),
+                at=moment(now),
             )
         for key in closed:
             log.info("a clock that was off is looked at no more", clock=key)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from control.ledger.streams import Entries, StreamId
 from control.moments import moment
+from control.region import ALONE, Region
 from control.sql.usage import Quarantined
 from quota.events import FIELD, EventMalformed, Kind, parse
 
@@ -34,7 +35,7 @@ EARLIER_COLUMNS = EVENT_COLUMNS[:12]
 MS_COLUMN = EVENT_COLUMNS.index("stream_ms")
 DAY_MS = 86_400_000
 HOUR_SECONDS = 3600
-STREAM_ID_MAX = StreamId(253_402_300_799_999, 2**31 - 1)  # the end of the year 9999; an integer of Postgres
+MS_MAX = 253_402_300_799_999  # the end of the year 9999
 
 
 class LimitedCharge(NamedTuple):
@@ -50,6 +51,8 @@ class LimitedCharge(NamedTuple):
 
 @dataclass(slots=True)
 class EventBatch:
+    region: Region = ALONE
+    """Whose streams these are."""
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     """As `EVENT_COLUMNS`."""
     usage: dict[tuple[str, int, str], list[int]] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class EventBatch:
             try:
                 self._add(shard, ms, seq, fields)
             except (EventMalformed, UnicodeDecodeError) as e:
-                self.quarantined.append(_poison(shard, ms, seq, fields, str(e)))
+                self.quarantined.append(_poison(self.region.stored(shard), ms, seq, fields, str(e)))
         if entries:
             self.watermarks[shard] = StreamId.parse(entries[-1][0])
 
@@ -91,8 +94,9 @@ class EventBatch:
     def _add(self, shard: int, ms: int, seq: int, fields: Sequence[bytes]) -> None:
         if len(fields) != 2 or fields[0] != FIELD:
             raise EventMalformed(f"an entry has the one field {FIELD.decode()!r}: {fields[::2]}")
-        if ms > STREAM_ID_MAX.ms or seq > STREAM_ID_MAX.seq:
+        if ms > MS_MAX or seq > self.region.seq_max:
             raise EventMalformed(f"the id is out of range: {ms}-{seq}")
+        stored_shard, stored_seq = self.region.stored(shard), self.region.stored_seq(seq)
         kind, request_id, org, period_start, charges, user, key, at = parse(fields[1].decode("ascii"))
         occurred_at, starts = _at_ms(ms), _at(period_start)
         taken_at = None if at is None else _at(at)
@@ -103,9 +107,9 @@ class EventBatch:
                 (
                     org,
                     occurred_at,
-                    seq,
+                    stored_seq,
                     meter,
-                    shard,
+                    stored_shard,
                     ms,
                     kind,
                     request_id,

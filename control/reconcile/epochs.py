@@ -197,8 +197,9 @@ class Epochs:
 
     async def read_newest(self) -> Newest:
         """Raises StoreUnavailable."""
+        shards = self._db.region.all_stored(range(self._shards))
         async with self._db.connection() as connection:
-            rows = await sql.reconcile.last_epochs(connection, shards=range(self._shards))
+            rows = await sql.reconcile.last_epochs(connection, shards=shards)
         known = {row.shard: Epoch(row.epoch, row.server) for row in rows}
         return [known.get(shard, NOTHING) for shard in range(self._shards)]
 
@@ -207,7 +208,7 @@ class Epochs:
         long ago."""
         async with self._db.connection() as connection:
             ended: datetime | None = await sql.reconcile.ended_at(
-                connection, epoch=front.lowest, shards=sorted(front.generations)
+                connection, epoch=front.lowest, shards=self._db.region.all_stored(sorted(front.generations))
             )
         return ended
 
@@ -217,10 +218,12 @@ class Epochs:
 
         Raises StoreUnavailable, LedgerUnavailable, MemoryLost."""
         # Committed before Redis has it: no gateway sees an epoch that Postgres could forget.
-        shards = sorted(front.generations)
-        async with self._db.connection() as connection:
+        shards, region = sorted(front.generations), self._db.region
+        of_all = len(shards) == self._shards and not region.several  # as releases before regions say it
+        async with self._db.transaction() as connection:
+            await sql.reconcile.lock_epochs(connection)
             number: int = await sql.reconcile.vouch(
-                connection, server=front.server, above=above, shards=None if len(shards) == self._shards else shards
+                connection, server=front.server, above=above, shards=None if of_all else region.all_stored(shards)
             )
         await _set_generations(front.node, generation.made(front.server, number, nonce), instead_of, front.server)
         own = dict.fromkeys(shards, Epoch(number, front.server))

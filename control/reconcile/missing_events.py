@@ -107,6 +107,7 @@ class MissingEvents:
             async with self._db.connection() as connection:
                 written = await sql.reconcile.recorded(
                     connection,
+                    region=self._db.region.number,
                     orgs=list({events[text].org for text in part.values()}),
                     request_ids=list({request_id for _, request_id in part}),
                     since=moment(since_ms // 1000),

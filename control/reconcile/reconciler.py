@@ -100,7 +100,9 @@ class Reconciler:
                 await self._alert(mismatch)
                 if self._settings.repair and await self._scan.repair(mismatch, AUTHOR):
                     done.repaired += any(drift.is_fault for drift in mismatch.drifts)
-            if clean := alerted.intersection(page).difference(mismatch.org for mismatch in mismatches):
+            keys = {self._db.region.incident_key(org) for org in page}
+            drifted = {self._db.region.incident_key(mismatch.org) for mismatch in mismatches}
+            if clean := alerted & keys - drifted:
                 await self._close(clean, began)
             await asyncio.sleep(PAUSE_SECONDS)
         totals = self.totals
@@ -109,13 +111,13 @@ class Reconciler:
         totals.repaired += done.repaired
         return done
 
-    async def _close(self, orgs: Iterable[str], began: float) -> None:
-        """Their counters were what the events say. `began`: then they had not been looked at yet, so an incident that
-        another process has opened since stays."""
+    async def _close(self, keys: Iterable[str], began: float) -> None:
+        """Of organizations whose counters were what the events say. `began`: then they had not been looked at yet, so
+        an incident that another process has opened since stays."""
         async with self._db.connection() as connection:
             now = self._clock()
             closed = await sql.incidents.close_seen_before(
-                connection, kind=DRIFT, keys=sorted(orgs), before=moment(began), at=moment(now)
+                connection, kind=DRIFT, keys=sorted(keys), before=moment(began), at=moment(now)
             )
         log.info("drift is over", organizations=closed)
 
@@ -125,7 +127,8 @@ class Reconciler:
             alert = line(worst)
             log.error("drift above the alert", **alert)
             async with self._db.transaction() as connection:
-                await incidents.open(connection, self._clock(), DRIFT, mismatch.org, mismatch.org, alert)
+                key = self._db.region.incident_key(mismatch.org)
+                await incidents.open(connection, self._clock(), DRIFT, key, mismatch.org, alert)
 
 
 def line(drift: Drift) -> dict[str, object]:

@@ -150,12 +150,12 @@ class Recovery:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Connection]:
-        """Control planes take turns, until the transaction ends. Who waits keeps no connection meanwhile: behind a
-        pooler, all those who wait could keep those that the one at work needs."""
+        """Control planes of a region take turns, until the transaction ends. Who waits keeps no connection meanwhile:
+        behind a pooler, all those who wait could keep those that the one at work needs."""
         async with self._lock:
             while True:
                 async with self._db.transaction() as connection:
-                    if await sql.reconcile.lock_recovery(connection):
+                    if await sql.reconcile.lock_recovery(connection, region=self._db.region.number):
                         yield connection
                         return
                 await asyncio.sleep(TURN_SECONDS)
@@ -332,11 +332,12 @@ class Recovery:
         It waits for each transaction of a writer that is under way; Postgres ends one that hangs. A later transaction
         finds the fence raised. The rows are locked only for a moment, since counters can be corrected only after
         writers have caught up."""
+        stored = self._db.region.all_stored(shards)
         async with self._db.connection() as connection:
-            await sql.usage.create_watermarks(connection, shards=shards)
+            await sql.usage.create_watermarks(connection, shards=stored)
         async with self._db.transaction() as connection:
-            await sql.usage.lock_watermarks(connection, shards=shards)
-            await sql.usage.raise_fences(connection, shards=shards)
+            await sql.usage.lock_watermarks(connection, shards=stored)
+            await sql.usage.raise_fences(connection, shards=stored)
 
     async def _forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
@@ -345,7 +346,8 @@ class Recovery:
             await forget_idle(client)
 
     async def _record(self, connection: Connection, action: Action, after: Mapping[str, Any]) -> None:
-        await incidents.open(connection, self._clock(), action.replace(".", "_"), "redis", None, after)
+        key = self._db.region.incident_key("redis")
+        await incidents.open(connection, self._clock(), action.replace(".", "_"), key, None, after)
         await journal.record(connection, AUTHOR, self._clock(), [Change(action, None, None, dict(after))])
 
 

@@ -36,7 +36,7 @@ class RolledBack:
 
     async def watermarks(self) -> dict[int, StreamId]:
         async with self._db.connection() as connection:
-            rows = await sql.usage.watermarks(connection)
+            rows = await sql.usage.watermarks(connection, region=self._db.region.number)
         return {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
 
     async def advance(self, watermarks: Mapping[int, StreamId]) -> tuple[set[str], datetime | None]:
@@ -49,7 +49,10 @@ class RolledBack:
                 async with self._db.connection() as connection:
                     lacking |= set(
                         await sql.reconcile.written_after(
-                            connection, shard=shard, stream_ms=end.ms, since=moment(end.ms // 1000)
+                            connection,
+                            shard=self._db.region.stored(shard),
+                            stream_ms=end.ms,
+                            since=moment(end.ms // 1000),
                         )
                     )
                 ended = moment(end.ms / 1000)
@@ -61,7 +64,9 @@ class RolledBack:
         if since is None:
             return {org async for page in self._scan.organizations() for org in page}
         async with self._db.connection() as connection:
-            return set(await sql.reconcile.written_since(connection, since=since - MARGIN))
+            return set(
+                await sql.reconcile.written_since(connection, region=self._db.region.number, since=since - MARGIN)
+            )
 
     async def rebase(self, orgs: Sequence[str], author: Author) -> int:
         """Moves their counters to where the events say they are; how many organizations that were.
@@ -89,7 +94,11 @@ class RolledBack:
         while True:
             async with self._db.connection() as connection:
                 rows = await sql.reconcile.published_since(
-                    connection, since=since and since - MARGIN, after=after, limit_rows=PUBLISHED_PAGE
+                    connection,
+                    region=self._db.region.number,
+                    since=since and since - MARGIN,
+                    after=after,
+                    limit_rows=PUBLISHED_PAGE,
                 )
             if not rows:
                 return dropped

@@ -70,12 +70,13 @@ class Scan:
         self._clock = clock
 
     async def organizations(self) -> AsyncIterator[list[str]]:
-        """All organizations that were ever published, in pages."""
+        """All organizations that were ever published in this region, in pages."""
         after = ""
         while True:
             async with self._db.connection() as connection:
-                rows = await sql.reconcile.organizations(connection, after=after, limit_rows=ORGANIZATIONS_PAGE)
-                page = rows
+                page = await sql.reconcile.organizations(
+                    connection, region=self._db.region.number, after=after, limit_rows=ORGANIZATIONS_PAGE
+                )
             if not page:
                 return
             yield page
@@ -122,7 +123,7 @@ class Scan:
         if not tail.hashes:
             return []
         assert tail.events is not None  # noqa: S101 - _read waits for them
-        batch = EventBatch()
+        batch = EventBatch(self._db.region)
         batch.add(shard, [(f"0-{i}".encode(), entry) for i, entry in enumerate(tail.events)])
         watermark = next(iter(written.values())).watermark
         rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
@@ -147,8 +148,8 @@ class Scan:
             generation = await self._ledger.generation(shard) or ""
             if own.windows:
                 async with self._db.snapshot() as connection:
-                    written = await written_counters_of(connection, orgs, shard, now)
-                    keys_used = await restore_nodes.written(connection, own.windows)
+                    written = await written_counters_of(connection, self._db.region, orgs, shard, now)
+                    keys_used = await restore_nodes.written(connection, self._db.region, own.windows)
             else:
                 written, keys_used = await written_counters(self._db, orgs, shard, now), restore_nodes.NOTHING
             watermark = next(iter(written.values())).watermark
@@ -161,7 +162,7 @@ class Scan:
             if quiet and (await written_counters(self._db, orgs[:1], shard, now))[orgs[0]].watermark != watermark:
                 continue
             async with self._db.connection() as connection:
-                quarantined = await sql.reconcile.quarantined(connection, shard=shard)
+                quarantined = await sql.reconcile.quarantined(connection, shard=self._db.region.stored(shard))
             exact = {w: used for w, used in keys_used.used.items() if w not in keys_used.inexact}
             return written, exact, tail, bool(quarantined), generation
         raise WriterBehind(f"shard {shard}: more than {self._events_max} events are not written yet")

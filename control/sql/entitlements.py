@@ -176,7 +176,7 @@ async def bump_publication(connection: Connection, *, org: str) -> int | None: .
 
 
 @sql
-async def bump_due(connection: Connection, *, org: str, at: datetime) -> None: ...
+async def bump_due(connection: Connection, *, region: int, org: str, at: datetime) -> None: ...
 
 
 @sql
@@ -184,7 +184,23 @@ async def overtake(connection: Connection, *, org: str, version: int) -> None: .
 
 
 @sql
-async def mark_published(connection: Connection, *, org: str, version: int, renew_at: datetime | None) -> None: ...
+async def mark_published(
+    connection: Connection, *, region: int, org: str, version: int, renew_at: datetime | None
+) -> None: ...
+
+
+@sql
+async def add_regions(connection: Connection, *, numbers: Sequence[int], names: Sequence[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRow:
+    number: int
+    name: str
+
+
+@sql
+async def regions(connection: Connection) -> list[RegionRow]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +210,11 @@ class Pending:
 
 
 @sql
-async def pending_publications(connection: Connection, *, limit_rows: int) -> list[Pending]: ...
+async def pending_publications(connection: Connection, *, region: int, limit_rows: int) -> list[Pending]: ...
 
 
 @sql
-async def due_publications(connection: Connection, *, at: datetime, limit_rows: int) -> list[str]: ...
+async def due_publications(connection: Connection, *, region: int, at: datetime, limit_rows: int) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)

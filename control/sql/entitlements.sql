@@ -182,10 +182,17 @@ UPDATE publication SET version = nextval('publication_version'),
 WHERE org = :org
 RETURNING version;
 
--- name: bump_due(org, at)!
--- Draws a version for an organization whose published periods need renewal, once for however many find it due.
-UPDATE publication SET version = nextval('publication_version'), renew_at = NULL
-WHERE org = :org AND renew_at <= :at;
+-- name: bump_due(region, org, at)!
+-- Draws a version for an organization whose periods need renewal where a region has published them, once for however many
+-- find it due there.
+WITH due AS (
+    UPDATE region_publication SET renew_at = NULL
+    WHERE region = :region::smallint AND org = :org AND renew_at <= :at
+    RETURNING org
+)
+UPDATE publication SET version = nextval('publication_version'),
+    renew_at = CASE WHEN :region::smallint > 0 THEN renew_at END
+WHERE org = :org AND CASE WHEN :region::smallint > 0 THEN EXISTS (SELECT FROM due) ELSE renew_at <= :at END;
 
 -- name: overtake(org, version)!
 -- Draws a version above one that this database does not know: it has gone back to an older state, and Redis has not.
@@ -194,21 +201,42 @@ UPDATE publication p SET version = (
 )
 WHERE p.org = :org AND p.version < :version::bigint;
 
--- name: mark_published(org, version, renew_at)!
--- Redis holds this version, or a newer one, whose own publication writes here too. Not waited for the disk: what a crash
--- of Postgres forgets of it is published once more.
+-- name: mark_published(region, org, version, renew_at)!
+-- The region's Redis holds this version, or a newer one, whose own publication writes here too. Not waited for the disk:
+-- what a crash of Postgres forgets of it is published once more.
+WITH of_region AS (
+    INSERT INTO region_publication AS r (region, org, version, published_version, published_at, renew_at)
+    SELECT :region::smallint, p.org, p.version, :version, clock_timestamp(), :renew_at FROM publication p
+    WHERE p.org = :org AND :region::smallint > 0
+    ON CONFLICT (region, org) DO UPDATE SET published_version = excluded.published_version,
+        published_at = excluded.published_at, renew_at = excluded.renew_at
+    WHERE r.published_version <= excluded.published_version
+)
 UPDATE publication SET published_version = :version, renew_at = :renew_at,
     published_at = clock_timestamp()
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS lax
-WHERE org = :org AND published_version <= :version;
+WHERE org = :org AND published_version <= :version AND :region::smallint = 0;
 
--- name: pending_publications(limit_rows)
--- Organizations whose change is not known to be in Redis, the oldest change first, each with the trace of its change.
-SELECT org, traceparent FROM publication WHERE version > published_version ORDER BY version LIMIT :limit_rows;
+-- name: pending_publications(region, limit_rows)
+-- Organizations whose change is not known to be in the region's Redis, the oldest change first, each with the trace of its
+-- change.
+SELECT org, traceparent FROM publication_by_region
+WHERE region = :region::smallint AND version > published_version
+ORDER BY version LIMIT :limit_rows;
 
--- name: due_publications(at, limit_rows)
--- Organizations whose published periods need renewal.
-SELECT org FROM publication WHERE renew_at <= :at ORDER BY renew_at LIMIT :limit_rows;
+-- name: due_publications(region, at, limit_rows)
+-- Organizations whose periods that the region has published need renewal.
+SELECT org FROM publication_by_region
+WHERE region = :region::smallint AND renew_at <= :at
+ORDER BY renew_at LIMIT :limit_rows;
+
+-- name: add_regions(numbers, names)!
+-- From here on changes wait to be published in each of these, too.
+INSERT INTO region (number, name) SELECT * FROM unnest(:numbers::smallint[], :names::text[]) ON CONFLICT DO NOTHING;
+
+-- name: regions()
+-- All that were ever here.
+SELECT number, name FROM region ORDER BY number;
 
 -- name: allowances(plan_ids)
 -- What plan versions include.

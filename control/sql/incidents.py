@@ -34,7 +34,9 @@ async def mark_seen(connection: Connection, *, kind: str, key: str, at: datetime
 
 
 @sql
-async def close_unseen(connection: Connection, *, kind: str, before: datetime, at: datetime) -> list[str]: ...
+async def close_unseen(
+    connection: Connection, *, kind: str, prefix: str, before: datetime, at: datetime
+) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class OpenIncident:
 
 
 @sql
-async def open_of_kinds(connection: Connection, *, kinds: Sequence[str]) -> list[OpenIncident]: ...
+async def open_of_kinds(connection: Connection, *, kinds: Sequence[str], prefix: str) -> list[OpenIncident]: ...
 
 
 @sql

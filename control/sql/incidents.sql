@@ -18,15 +18,16 @@ RETURNING id;
 UPDATE incident SET last_seen_at = greatest(last_seen_at, :at)
 WHERE kind = :kind AND key = :key AND closed_at IS NULL;
 
--- name: close_unseen(kind, before, at)
--- Closes the open incidents of a kind that nobody has seen since then; their keys.
+-- name: close_unseen(kind, prefix, before, at)
+-- Closes the open incidents of a kind, and with keys that begin so, that nobody has seen since then; their keys.
 UPDATE incident SET closed_at = :at
-WHERE kind = :kind AND closed_at IS NULL AND last_seen_at < :before
+WHERE kind = :kind AND starts_with(key, :prefix) AND closed_at IS NULL AND last_seen_at < :before
 RETURNING key;
 
--- name: open_of_kinds(kinds)
--- The open incidents of these kinds.
-SELECT kind, key, content, last_seen_at FROM incident WHERE kind = ANY(:kinds::text[]) AND closed_at IS NULL;
+-- name: open_of_kinds(kinds, prefix)
+-- The open incidents of these kinds whose keys begin so.
+SELECT kind, key, content, last_seen_at FROM incident
+WHERE kind = ANY(:kinds::text[]) AND closed_at IS NULL AND starts_with(key, :prefix);
 
 -- name: renew(kind, key, content, at)!
 -- What the open incident of this kind and key tells is something else now; it has not happened again.

@@ -9,7 +9,7 @@ sql = Statements("leases")
 
 
 @sql
-async def join(connection: Connection, *, idle: str) -> None: ...
+async def join(connection: Connection, *, region: int, idle: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Holder:
 
 
 @sql
-async def holders(connection: Connection) -> list[Holder]: ...
+async def holders(connection: Connection, *, region: int) -> list[Holder]: ...
 
 
 @sql

@@ -10,7 +10,7 @@ sql = Statements("reconcile")
 
 
 @sql
-async def organizations(connection: Connection, *, after: str, limit_rows: int) -> list[str]: ...
+async def organizations(connection: Connection, *, region: int, after: str, limit_rows: int) -> list[str]: ...
 
 
 @sql
@@ -64,7 +64,7 @@ async def written_after(connection: Connection, *, shard: int, stream_ms: int, s
 
 
 @sql
-async def lock_recovery(connection: Connection) -> bool: ...
+async def lock_recovery(connection: Connection, *, region: int) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,10 @@ class Epoch:
 
 @sql
 async def last_epochs(connection: Connection, *, shards: Sequence[int]) -> list[Epoch]: ...
+
+
+@sql
+async def lock_epochs(connection: Connection) -> None: ...
 
 
 @sql
@@ -94,7 +98,7 @@ class Published:
 
 @sql
 async def published_since(
-    connection: Connection, *, since: datetime | None, after: str, limit_rows: int
+    connection: Connection, *, region: int, since: datetime | None, after: str, limit_rows: int
 ) -> list[Published]: ...
 
 
@@ -106,9 +110,9 @@ class Recorded:
 
 @sql
 async def recorded(
-    connection: Connection, *, orgs: Sequence[str], request_ids: Sequence[str], since: datetime
+    connection: Connection, *, region: int, orgs: Sequence[str], request_ids: Sequence[str], since: datetime
 ) -> list[Recorded]: ...
 
 
 @sql
-async def written_since(connection: Connection, *, since: datetime) -> list[str]: ...
+async def written_since(connection: Connection, *, region: int, since: datetime) -> list[str]: ...

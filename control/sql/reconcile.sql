@@ -1,6 +1,10 @@
--- name: organizations(after, limit_rows)
--- Organizations that were ever published, in the order of their ids.
-SELECT org FROM publication WHERE org > :after AND published_version > 0 ORDER BY org LIMIT :limit_rows;
+-- name: organizations(region, after, limit_rows)
+-- Organizations that were ever published in a region, in the order of their ids.
+SELECT org FROM publication_by_region
+WHERE region = :region::smallint AND org > :after AND published_version > 0
+ORDER BY org LIMIT :limit_rows;
+
+-- Shards are given as PostgreSQL numbers them (control/region.py), and returned as the region's ledger does.
 
 -- name: quarantined(shard)$
 -- Entries of the shard that were put aside.
@@ -68,23 +72,27 @@ SELECT count(*) FROM key_counter c WHERE :org::text IS NULL OR c.org = :org;
 SELECT DISTINCT org FROM usage_event
 WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
 
--- name: lock_recovery()$
--- Whether this control plane has its turn, which lasts until the transaction ends.
-SELECT pg_try_advisory_xact_lock(hashtext('quotagate.recovery'));
+-- name: lock_recovery(region)$
+-- Whether this control plane of the region has its turn, which lasts until the transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtext('quotagate.recovery') + :region::integer);
 
 -- name: last_epochs(shards)
 -- The newest of what was vouched for, of each shard that ever was.
-SELECT s.shard, newest.epoch, newest.server
+SELECT s.shard % 100 AS shard, newest.epoch, newest.server
 FROM unnest(:shards::integer[]) AS s (shard)
 CROSS JOIN LATERAL (
     SELECT e.epoch, e.server FROM ledger_epoch e
-    WHERE e.shards IS NULL OR s.shard = ANY(e.shards)
+    WHERE e.shards IS NULL AND s.shard < 100 OR s.shard = ANY(e.shards)
     ORDER BY e.epoch DESC LIMIT 1
 ) AS newest;
 
+-- name: lock_epochs()$
+-- Recoveries of several regions draw epochs one after the other, each in its transaction.
+SELECT pg_advisory_xact_lock(hashtext('quotagate.epoch'));
+
 -- name: vouch(server, above, shards)$
 -- The next epoch, which is above `above`, too: a database that was restored may know less than Redis and the gateways.
--- It is that of these shards; NULL: of all.
+-- It is that of these shards; NULL: of all of region 0.
 INSERT INTO ledger_epoch (epoch, server, vouched_at, shards)
 SELECT greatest(coalesce(max(epoch), 0), :above) + 1, :server, clock_timestamp(), :shards::integer[] FROM ledger_epoch
 RETURNING epoch;
@@ -95,22 +103,23 @@ RETURNING epoch;
 SELECT e.vouched_at FROM ledger_epoch e
 WHERE e.epoch = (
     SELECT min(n.epoch) FROM ledger_epoch n
-    WHERE n.epoch > :epoch::bigint AND (n.shards IS NULL OR n.shards && :shards::integer[])
+    WHERE n.epoch > :epoch::bigint
+        AND (n.shards IS NULL AND 100 > ANY(:shards::integer[]) OR n.shards && :shards::integer[])
 ) AND e.epoch - :epoch::bigint = (
     SELECT count(*) FROM ledger_epoch b WHERE b.epoch > :epoch::bigint AND b.epoch <= e.epoch
 );
 
--- name: published_since(since, after, limit_rows)
--- What Redis should hold of organizations that were published since then, in the order of their ids.
-SELECT org, published_version FROM publication
-WHERE org > :after AND published_version > 0 AND (:since::timestamptz IS NULL OR published_at >= :since)
+-- name: published_since(region, since, after, limit_rows)
+-- What a region's Redis should hold of organizations that were published there since then, in the order of their ids.
+SELECT org, published_version FROM publication_by_region
+WHERE region = :region::smallint AND org > :after AND published_version > 0 AND (:since::timestamptz IS NULL OR published_at >= :since)
 ORDER BY org LIMIT :limit_rows;
 
--- name: recorded(orgs, request_ids, since)
--- Of these requests, those whose takes and corrections are in Postgres.
+-- name: recorded(region, orgs, request_ids, since)
+-- Of these requests in a region, those whose takes and corrections are in Postgres.
 SELECT DISTINCT kind, request_id FROM usage_event
-WHERE org = ANY(:orgs::text[]) AND occurred_at >= :since AND request_id = ANY(:request_ids::text[]);
+WHERE shard / 100 = :region::integer AND org = ANY(:orgs::text[]) AND occurred_at >= :since AND request_id = ANY(:request_ids::text[]);
 
--- name: written_since(since)
--- Organizations with events since then.
-SELECT DISTINCT org FROM usage_event WHERE occurred_at >= :since;
+-- name: written_since(region, since)
+-- Organizations with events in a region since then.
+SELECT DISTINCT org FROM usage_event WHERE occurred_at >= :since AND shard / 100 = :region::integer;

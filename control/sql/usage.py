@@ -24,11 +24,15 @@ class Watermark:
 
 
 @sql
-async def watermarks(connection: Connection) -> list[Watermark]: ...
+async def watermarks(connection: Connection, *, region: int) -> list[Watermark]: ...
 
 
 @sql
 async def lock_watermarks(connection: Connection, *, shards: Sequence[int]) -> list[Watermark]: ...
+
+
+@sql
+async def lock_all_watermarks(connection: Connection) -> list[int]: ...
 
 
 @sql
@@ -52,6 +56,7 @@ class Moved:
 async def add_usage(
     connection: Connection,
     *,
+    region: int,
     orgs: Sequence[str],
     period_starts: Sequence[datetime],
     meters: Sequence[str],
@@ -63,7 +68,7 @@ async def add_usage(
 
 @sql
 async def add_grant_usage(
-    connection: Connection, *, orgs: Sequence[str], grant_ids: Sequence[str], used: Sequence[int]
+    connection: Connection, *, region: int, orgs: Sequence[str], grant_ids: Sequence[str], used: Sequence[int]
 ) -> None: ...
 
 
@@ -93,7 +98,21 @@ class Counters:
 
 
 @sql
-async def counters(connection: Connection, *, orgs: Sequence[str], shard: int, since: datetime) -> Counters: ...
+async def counters(
+    connection: Connection, *, region: int, orgs: Sequence[str], shard: int, since: datetime
+) -> Counters: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    usage: list[list[Any]]
+    grant_used: list[list[Any]]
+
+
+@sql
+async def counted_elsewhere(
+    connection: Connection, *, region: int, orgs: Sequence[str], since: datetime
+) -> Counted: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +161,7 @@ async def buckets_by(
 async def add_key_usage(
     connection: Connection,
     *,
+    region: int,
     orgs: Sequence[str],
     key_ids: Sequence[str],
     meters: Sequence[str],
@@ -170,6 +190,7 @@ class NodeUsage:
 async def node_usage(
     connection: Connection,
     *,
+    region: int,
     orgs: Sequence[str],
     key_ids: Sequence[str],
     meters: Sequence[str],

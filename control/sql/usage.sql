@@ -1,20 +1,31 @@
+-- Shards are given as PostgreSQL numbers them (control/region.py), and returned as the region's ledger does.
+
 -- name: create_watermarks(shards)!
 -- A row for each shard, for the writers to lock. Those that are there stay.
 INSERT INTO usage_watermark (shard, stream_ms, stream_seq, committed_at)
 SELECT shard, 0, 0, now() FROM unnest(:shards::smallint[]) AS shard
 ON CONFLICT (shard) DO NOTHING;
 
--- name: watermarks()
--- The last stream entry of each shard that is written, and its fence.
-SELECT shard, stream_ms, stream_seq, fence FROM usage_watermark ORDER BY shard;
+-- name: watermarks(region)
+-- The last stream entry of each shard of a region that is written, and its fence.
+SELECT shard % 100 AS shard, stream_ms, stream_seq, fence FROM usage_watermark
+WHERE shard >= 100 * :region::integer AND shard < 100 * :region::integer + 100
+ORDER BY shard;
 
 -- name: lock_watermarks(shards)
 -- The same for some shards, held until the transaction ends: only one writer at a time moves a shard on. Who hangs
 -- while he holds them is ended by Postgres, so that another one can go on.
-SELECT shard, stream_ms, stream_seq, fence
+SELECT w.shard % 100 AS shard, stream_ms, stream_seq, fence
 FROM usage_watermark w, (SELECT set_config('idle_in_transaction_session_timeout', '10s', true)) AS hangs_at_most
-WHERE shard = ANY(:shards::smallint[])
-ORDER BY shard
+WHERE w.shard = ANY(:shards::smallint[])
+ORDER BY w.shard
+FOR UPDATE OF w;
+
+-- name: lock_all_watermarks()
+-- Those of all shards of all regions.
+SELECT w.shard
+FROM usage_watermark w, (SELECT set_config('idle_in_transaction_session_timeout', '10s', true)) AS hangs_at_most
+ORDER BY w.shard
 FOR UPDATE OF w;
 
 -- name: raise_fences(shards)!
@@ -27,9 +38,16 @@ UPDATE usage_watermark w SET stream_ms = m.stream_ms, stream_seq = m.stream_seq,
 FROM unnest(:shards::smallint[], :stream_ms::bigint[], :stream_seqs::bigint[]) AS m (shard, stream_ms, stream_seq)
 WHERE w.shard = m.shard;
 
--- name: add_usage(orgs, period_starts, meters, used, burnt, overage)
--- Moves the counters by what a batch adds up to; those that are to be looked at for thresholds.
-WITH moved AS (
+-- name: add_usage(region, orgs, period_starts, meters, used, burnt, overage)
+-- Moves the counters by what a batch of a region adds up to; those that are to be looked at for thresholds.
+WITH of_region AS (
+    INSERT INTO region_usage AS c (region, org, period_start, meter, used, burnt, overage)
+    SELECT :region::smallint, k.* FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[],
+        :used::bigint[], :burnt::bigint[], :overage::bigint[]) AS k
+    WHERE :region::smallint > 0
+    ON CONFLICT (org, period_start, meter, region) DO UPDATE
+    SET used = c.used + excluded.used, burnt = c.burnt + excluded.burnt, overage = c.overage + excluded.overage
+), moved AS (
     INSERT INTO usage_counter AS c (org, period_start, meter, used, burnt, overage)
     SELECT * FROM unnest(:orgs::text[], :period_starts::timestamptz[], :meters::text[],
         :used::bigint[], :burnt::bigint[], :overage::bigint[])
@@ -39,8 +57,14 @@ WITH moved AS (
 )
 SELECT org, period_start, meter FROM moved WHERE used >= notice_at;
 
--- name: add_grant_usage(orgs, grant_ids, used)!
+-- name: add_grant_usage(region, orgs, grant_ids, used)!
 -- The same for grants.
+WITH of_region AS (
+    INSERT INTO region_grant_usage AS c (region, org, grant_id, used)
+    SELECT :region::smallint, k.* FROM unnest(:orgs::text[], :grant_ids::text[], :used::bigint[]) AS k
+    WHERE :region::smallint > 0
+    ON CONFLICT (org, grant_id, region) DO UPDATE SET used = c.used + excluded.used
+)
 INSERT INTO grant_counter AS c (org, grant_id, used)
 SELECT * FROM unnest(:orgs::text[], :grant_ids::text[], :used::bigint[])
 ON CONFLICT (org, grant_id) DO UPDATE SET used = c.used + excluded.used;
@@ -54,24 +78,64 @@ VALUES (:shard, :stream_ms, :stream_seq, :entry, :reason, clock_timestamp());
 -- A partition of usage_event for a day; nothing where it is there.
 SELECT create_usage_event_day(:day);
 
--- name: counters(orgs, shard, since)^
--- Counters of recent periods and of grants, of organizations of one shard, and the stream entry that they include last:
--- one statement, so that the three belong together.
+-- name: counters(region, orgs, shard, since)^
+-- What a region has counted of organizations of one shard, in recent periods and of grants, and the entry of its stream
+-- that this includes last: one statement, so that the three belong together.
 SELECT w.stream_ms, w.stream_seq,
     (
         SELECT coalesce(jsonb_agg(jsonb_build_array(c.org, extract(epoch FROM c.period_start)::bigint, c.meter,
             c.used, c.burnt, c.overage)), '[]')
-        FROM usage_counter c WHERE c.org = ANY(:orgs::text[]) AND c.period_start >= :since
+        FROM (
+            SELECT org, period_start, meter, sum(used)::bigint AS used, sum(burnt)::bigint AS burnt,
+                sum(overage)::bigint AS overage
+            FROM usage_by_region
+            WHERE region = :region::integer AND org = ANY(:orgs::text[]) AND period_start >= :since
+            GROUP BY org, period_start, meter
+        ) c
     ) AS usage,
     (
         SELECT coalesce(jsonb_agg(jsonb_build_array(g.org, g.grant_id, g.used)), '[]')
-        FROM grant_counter g WHERE g.org = ANY(:orgs::text[])
+        FROM (
+            SELECT org, grant_id, sum(used)::bigint AS used FROM grant_usage_by_region
+            WHERE region = :region::integer AND org = ANY(:orgs::text[])
+            GROUP BY org, grant_id
+        ) g
     ) AS grant_used
 FROM (SELECT 1) AS one
 LEFT JOIN usage_watermark w ON w.shard = :shard;
 
--- name: add_key_usage(orgs, key_ids, meters, period_starts, hours, used)!
+-- name: counted_elsewhere(region, orgs, since)^
+-- What all other regions have counted of organizations.
+SELECT
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(c.org, extract(epoch FROM c.period_start)::bigint, c.meter,
+            c.used, c.burnt, c.overage)), '[]')
+        FROM (
+            SELECT org, period_start, meter, sum(used)::bigint AS used, sum(burnt)::bigint AS burnt,
+                sum(overage)::bigint AS overage
+            FROM usage_by_region
+            WHERE region <> :region::integer AND org = ANY(:orgs::text[]) AND period_start >= :since
+            GROUP BY org, period_start, meter
+        ) c
+    ) AS usage,
+    (
+        SELECT coalesce(jsonb_agg(jsonb_build_array(g.org, g.grant_id, g.used)), '[]')
+        FROM (
+            SELECT org, grant_id, sum(used)::bigint AS used FROM grant_usage_by_region
+            WHERE region <> :region::integer AND org = ANY(:orgs::text[])
+            GROUP BY org, grant_id
+        ) g
+    ) AS grant_used;
+
+-- name: add_key_usage(region, orgs, key_ids, meters, period_starts, hours, used)!
 -- The same for keys with quotas of their own.
+WITH of_region AS (
+    INSERT INTO region_key_usage AS c (region, org, key_id, meter, period_start, hour, used)
+    SELECT :region::smallint, k.* FROM unnest(:orgs::text[], :key_ids::text[], :meters::text[],
+        :period_starts::timestamptz[], :hours::timestamptz[], :used::bigint[]) AS k
+    WHERE :region::smallint > 0
+    ON CONFLICT (org, key_id, meter, period_start, hour, region) DO UPDATE SET used = c.used + excluded.used
+)
 INSERT INTO key_counter AS c (org, key_id, meter, period_start, hour, used)
 SELECT * FROM unnest(:orgs::text[], :key_ids::text[], :meters::text[], :period_starts::timestamptz[],
     :hours::timestamptz[], :used::bigint[])
@@ -79,26 +143,29 @@ ON CONFLICT (org, key_id, meter, period_start, hour) DO UPDATE SET used = c.used
 
 -- name: drop_key_usage(before)!
 -- Hours that no window and no period can hold any more.
+WITH of_regions AS (
+    DELETE FROM region_key_usage WHERE hour < :before
+)
 DELETE FROM key_counter WHERE hour < :before;
 
--- name: node_usage(orgs, key_ids, meters, window_seconds, starts)
--- What keys with quotas of their own have used in these windows, by the moment of the take. Of 0 seconds: in the
+-- name: node_usage(region, orgs, key_ids, meters, window_seconds, starts)
+-- What keys with quotas of their own have used in these windows in a region, by the moment of the take. Of 0 seconds: in the
 -- organization's period that begins then. Only the hours at both ends of a window that is not of whole hours are added up
 -- from the events; is_exact: these events are all here, and none of them in a file.
 SELECT q.org, q.key_id, q.meter, q.window_seconds, extract(epoch FROM q.start)::bigint AS start,
     CASE WHEN q.window_seconds = 0 THEN coalesce((
-        SELECT sum(c.used) FROM key_counter c
-        WHERE c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.period_start = q.start
+        SELECT sum(c.used) FROM key_usage_by_region c
+        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.period_start = q.start
     ), 0) ELSE coalesce((
-        SELECT sum(c.used) FROM key_counter c
-        WHERE c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.hour >= q.first AND c.hour < q.last
+        SELECT sum(c.used) FROM key_usage_by_region c
+        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.hour >= q.first AND c.hour < q.last
     ), 0) + coalesce((
         SELECT sum(e.units) FROM usage_event e
-        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
+        WHERE e.shard / 100 = :region::integer AND e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
             AND e.taken_at < least(q.first, q.ends)
     ), 0) + coalesce((
         SELECT sum(e.units) FROM usage_event e
-        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.last
+        WHERE e.shard / 100 = :region::integer AND e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.last
             AND e.taken_at < q.ends AND q.last >= q.first
     ), 0) END::bigint AS used,
     q.window_seconds = 0 OR q.first = q.start OR NOT EXISTS (

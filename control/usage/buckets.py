@@ -77,11 +77,13 @@ class Buckets:
             )
 
     async def _used(self, org: str, size: Size, since: datetime, until: datetime, meter: str | None) -> Used:
-        shard = keys.shard_of(org, self._ledger.shards)
+        shard, region = keys.shard_of(org, self._ledger.shards), self._db.region
         # Rows and counters of one moment, and Redis after it: what is written in between counts as unwritten.
         async with self._db.snapshot() as connection:
             buckets = await sql.usage.buckets(connection, org=org, bucket=size, since=since, until=until, meter=meter)
-            counted = await sql.usage.counters(connection, orgs=[org], shard=shard, since=moment(0))
+            counted = await sql.usage.counters(
+                connection, region=region.number, orgs=[org], shard=region.stored(shard), since=moment(0)
+            )
         written = {(u.period_start, u.meter): u for u in (MeterUsage(*counter) for _, *counter in counted.usage)}
         try:
             snapshot = await self._ledger.peek(org)

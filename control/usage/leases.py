@@ -1,4 +1,4 @@
-"""Leases: the live writers share the shards.
+"""Leases: the live writers of a region share its shards.
 
 A lease is an advisory lock in the writer's own session with Postgres, so it ends with its process, its connection or
 Postgres itself. It only prevents that two writers do the same work. That each event is written once depends on the rows
@@ -23,6 +23,7 @@ class Leases:
     def __init__(self, db: Database, shards: int, idle_seconds: float = IDLE_SECONDS) -> None:
         """`idle_seconds`: a writer that has not come around for so long loses its leases."""
         self._db = db
+        self._region = db.region
         self._shards = shards
         self._idle = f"{round(idle_seconds * 1000)}ms"
         self._session: Session | None = None
@@ -64,14 +65,14 @@ class Leases:
         session = await self._db.session(ANSWER_SECONDS)
         try:
             async with session.connection() as connection:
-                await sql.leases.join(connection, idle=self._idle)
+                await sql.leases.join(connection, region=self._region.number, idle=self._idle)
         except BaseException:
             await session.close()
             raise
         return session
 
     async def _share(self, connection: Connection) -> tuple[frozenset[int], int]:
-        rows = await sql.leases.holders(connection)
+        rows = await sql.leases.holders(connection, region=self._region.number)
         writers = sorted(row.pid for row in rows if row.shard is None)
         me = next((row.pid for row in rows if row.own), None)
         if me is None:
@@ -80,8 +81,8 @@ class Leases:
         held = {shard for shard, pid in holders.items() if pid == me}
         give, take = changes(self._shards, writers, me, holders)
         if give:
-            await sql.leases.give(connection, shards=give)
-        taken = set(await sql.leases.take(connection, shards=take)) if take else set()
+            await sql.leases.give(connection, shards=self._region.all_stored(give))
+        taken = set(await sql.leases.take(connection, shards=self._region.all_stored(take))) if take else set()
         return frozenset(held - set(give) | taken), len(writers)
 
 

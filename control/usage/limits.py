@@ -13,6 +13,8 @@ from typing import Any, TypedDict
 from common.clock import Clock, system_clock
 from control import incidents, sql
 from control.db import Connection, Database
+from control.entitlements import stored_state
+from control.entitlements.everywhere import everywhere
 from control.moments import moment, rfc3339
 from control.sql.limits import Watched
 from quota.ledger import Ledger
@@ -50,7 +52,7 @@ class LimitWatch:
             due = await sql.limits.due(connection, before=before, limit_rows=LOOKED_AT_ONCE)
             if not due:
                 return
-            snapshots = {org: await self._ledger.peek(org) for org in {row.org for row in due}}
+            snapshots = {org: await self._peek(connection, org, now) for org in {row.org for row in due}}
             keys = [_key(row) for row in due]
             is_open = set(await sql.limits.open_keys(connection, kind=EXHAUSTED, keys=keys))
             over: list[Watched] = []
@@ -66,6 +68,13 @@ class LimitWatch:
                 await self._update_incident(connection, now, row, content, is_open=_key(row) in is_open)
             await sql.limits.mark_looked_at(connection, **_columns(going), at=moment(now))
             await sql.limits.unwatch(connection, **_columns(over))
+
+    async def _peek(self, connection: Connection, org: str, now: float) -> OrganizationSnapshot | None:
+        snapshot = await self._ledger.peek(org)
+        if snapshot is None or not self._db.region.several:
+            return snapshot
+        state = await stored_state.load_state(connection, org, now)
+        return snapshot if state is None else await everywhere(self._db, snapshot, state)
 
     async def _update_incident(
         self, connection: Connection, now: float, row: Watched, content: dict[str, Any] | None, *, is_open: bool

@@ -123,8 +123,11 @@ class Thresholds:
                 return 0
             orgs = sorted({row.org for row in due})
             # A writer that has read the old terms commits first; the next one reads the new ones.
-            shards = sorted({keys.shard_of(org, self._shards) for org in orgs})
-            await sql.usage.lock_watermarks(connection, shards=shards)
+            if self._db.region.several:
+                await sql.usage.lock_all_watermarks(connection)
+            else:
+                shards = sorted({keys.shard_of(org, self._shards) for org in orgs})
+                await sql.usage.lock_watermarks(connection, shards=shards)
             since = moment(now - PERIOD_SECONDS_MAX)
             counters = [
                 Counter(row.org, row.period_start, row.meter)

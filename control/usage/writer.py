@@ -205,13 +205,13 @@ class Writer:
         """Whether the batch, which was read behind these positions, may be written. If not, another writer was faster,
         Redis was recovered since, or Postgres went back to a time before our last commit. The rows stay locked until
         the transaction ends."""
-        locked = await sql.usage.lock_watermarks(connection, shards=list(batch.watermarks))
+        locked = await sql.usage.lock_watermarks(connection, shards=self._db.region.all_stored(batch.watermarks))
         current = {row.shard: (StreamId(row.stream_ms, row.stream_seq), row.fence) for row in locked}
         return current == {shard: (behind[shard], self._fences.get(shard)) for shard in batch.watermarks}
 
     async def _create_watermarks(self) -> None:
         async with self._db.connection() as connection:
-            await sql.usage.create_watermarks(connection, shards=list(range(self._streams.shards)))
+            await sql.usage.create_watermarks(connection, shards=self._db.region.all_stored(self._committed))
 
     async def _take_up(self, shards: Iterable[int], positions: dict[int, StreamId] | None = None) -> None:
         """Starts these shards at their watermarks, except those in `positions`. What was read ahead must be dropped
@@ -223,7 +223,9 @@ class Writer:
 
     async def _read_watermarks(self) -> dict[int, sql.usage.Watermark]:
         async with self._db.connection() as connection:
-            watermarks = {row.shard: row for row in await sql.usage.watermarks(connection)}
+            watermarks = {
+                row.shard: row for row in await sql.usage.watermarks(connection, region=self._db.region.number)
+            }
         self._committed = {
             shard: StreamId(watermarks[shard].stream_ms, watermarks[shard].stream_seq) if shard in watermarks else START
             for shard in self._committed
@@ -238,7 +240,7 @@ class Writer:
         counts = {shard: large if shard in self._full else even for shard in after}
         entries = await self._streams.read(after, counts)
         full = frozenset(shard for shard, of_shard in entries.items() if len(of_shard) == counts[shard])
-        batch = EventBatch()
+        batch = EventBatch(self._db.region)
         for shard in tuple(entries):
             shard_entries = entries.pop(shard)  # not kept beyond its turn: after an outage a batch is large
             for start in range(0, len(shard_entries), PARSED_AT_ONCE):
@@ -262,32 +264,34 @@ class Writer:
 
 async def insert(connection: Connection, batch: EventBatch) -> list[Counter]:
     """Rows, counters and watermarks, in a transaction of the caller. Returns the counters to check for thresholds."""
-    moved = []
+    region, moved = batch.region, list[Counter]()
+    usage, grants, own = _in_order(batch)
     if batch.rows:
         await connection.copy_records_to_table("usage_event", records=batch.rows, columns=EVENT_COLUMNS)
-    if batch.usage:
-        keys = batch.usage.keys()
+    if usage:
         rows = await sql.usage.add_usage(
             connection,
-            orgs=[org for org, _, _ in keys],
-            period_starts=[moment(start) for _, start, _ in keys],
-            meters=[meter for _, _, meter in keys],
-            used=[used for used, _, _ in batch.usage.values()],
-            burnt=[burnt for _, burnt, _ in batch.usage.values()],
-            overage=[overage for _, _, overage in batch.usage.values()],
+            region=region.number,
+            orgs=[org for org, _, _ in usage],
+            period_starts=[moment(start) for _, start, _ in usage],
+            meters=[meter for _, _, meter in usage],
+            used=[used for used, _, _ in usage.values()],
+            burnt=[burnt for _, burnt, _ in usage.values()],
+            overage=[overage for _, _, overage in usage.values()],
         )
         moved = [Counter(row.org, row.period_start, row.meter) for row in rows]
-    if batch.grants:
+    if grants:
         await sql.usage.add_grant_usage(
             connection,
-            orgs=[org for org, _ in batch.grants],
-            grant_ids=[grant for _, grant in batch.grants],
-            used=list(batch.grants.values()),
+            region=region.number,
+            orgs=[org for org, _ in grants],
+            grant_ids=[grant for _, grant in grants],
+            used=list(grants.values()),
         )
-    if batch.limited:
-        own = batch.limited_by_hour()
+    if own:
         await sql.usage.add_key_usage(
             connection,
+            region=region.number,
             orgs=[org for org, *_ in own],
             key_ids=[key_id for _, key_id, *_ in own],
             meters=[meter for _, _, meter, *_ in own],
@@ -306,11 +310,25 @@ async def insert(connection: Connection, batch: EventBatch) -> list[Counter]:
         )
     await sql.usage.move_watermarks(
         connection,
-        shards=list(batch.watermarks),
+        shards=region.all_stored(batch.watermarks),
         stream_ms=[position.ms for position in batch.watermarks.values()],
         stream_seqs=[position.seq for position in batch.watermarks.values()],
     )
     return moved
+
+
+def _in_order(
+    batch: EventBatch,
+) -> tuple[
+    dict[tuple[str, int, str], list[int]], dict[tuple[str, str], int], dict[tuple[str, str, str, int, int], int]
+]:
+    """Its counters. Where several regions move the same ones, all lock them in one order, and none waits for another
+    that waits for it."""
+    counters = batch.usage, batch.grants, batch.limited_by_hour()
+    if not batch.region.several:
+        return counters
+    usage, grants, own = counters
+    return dict(sorted(usage.items())), dict(sorted(grants.items())), dict(sorted(own.items()))
 
 
 async def _open_incidents(connection: Connection, now: float, quarantined: list[Quarantined]) -> None:

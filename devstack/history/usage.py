@@ -228,6 +228,7 @@ class Usage:
         keys, values = list(new.counters), list(new.counters.values())
         moved = await sql.usage.add_usage(
             connection,
+            region=0,
             orgs=[org for org, _, _ in keys],
             period_starts=[moment(start) for _, start, _ in keys],
             meters=[meter for _, _, meter in keys],
@@ -237,6 +238,7 @@ class Usage:
         )
         await sql.usage.add_grant_usage(
             connection,
+            region=0,
             orgs=[org for org, _ in new.grants],
             grant_ids=[grant for _, grant in new.grants],
             used=list(new.grants.values()),

@@ -331,6 +331,7 @@ async def test_windows_of_any_length_are_exact_though_hours_are_counted(context:
         hours = {at - at % 3600 for at in taken}
         await sql.usage.add_key_usage(
             connection,
+            region=0,
             orgs=[org] * len(hours),
             key_ids=["k"] * len(hours),
             meters=["api_calls"] * len(hours),
@@ -340,6 +341,7 @@ async def test_windows_of_any_length_are_exact_though_hours_are_counted(context:
         )
         rows = await sql.usage.node_usage(
             connection,
+            region=0,
             orgs=[org] * len(windows),
             key_ids=["k"] * len(windows),
             meters=["api_calls"] * len(windows),

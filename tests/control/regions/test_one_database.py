@@ -1,0 +1,279 @@
+"""Several regions on one PostgreSQL: each control plane works with its own Redis, and none disturbs another."""
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+
+from control.app import opened
+from control.db import StoreUnavailable
+from control.settings.control_plane import Settings
+from quota import generation, keys
+from quota.access import Path as PrincipalPath
+from quota.access import digest16, version_word
+from quota.model import Admitted, Unknown
+from tests import charging
+from tests.control.access.keys import created
+from tests.control.regions.planes import CALLS, REGIONS, Plane, Planes, planes, running, second_valkey, soon
+from tests.control.usage import write_all
+from tests.control.writers import PERIOD
+from tests.replies import as_text
+
+__all__ = ["planes", "running", "second_valkey"]
+
+IN_FORCE_SECONDS = 5.0
+PLANE = """if True:
+    import asyncio, sys
+    from control.app import opened
+    from control.settings import regions
+    from control.settings.control_plane import Settings
+
+    async def main(settings):
+        regions.REGIONS_MAX = 100
+        async with opened(Settings.model_validate_json(settings)) as context:
+            async with context.background.running():
+                print("runs", flush=True)
+                await asyncio.Event().wait()
+
+    asyncio.run(main(sys.stdin.read()))
+"""
+
+
+async def test_events_of_two_regions_are_written_once_also_of_one_organization_in_the_same_millisecond(
+    running: Planes,
+) -> None:
+    org, ms = "acme", (PERIOD.start + 3600) * 1000
+    for n in range(20):
+        await asyncio.gather(*(plane.add(org, 10, PERIOD.start, ms + n) for plane in (running.us, running.eu)))
+        await asyncio.gather(*(plane.add("other", 10, PERIOD.start) for plane in (running.us, running.eu)))
+    for each in (org, "other"):
+        await running.written(each, 400)
+        counts = "SELECT (count(*), count(DISTINCT request_id))::text FROM usage_event WHERE org = $1"
+        assert await running.value(counts, each) == "(400,400)"
+        assert await running.value("SELECT sum(used) FROM usage_counter WHERE org = $1", each) == 400
+        by_region = "SELECT string_agg(used::text, ',' ORDER BY region) FROM (SELECT region, sum(used)::bigint AS used"
+        by_region += " FROM usage_by_region WHERE org = $1 GROUP BY region) AS u"
+        assert await running.value(by_region, each) == "200,200"
+    assert await running.value("SELECT count(*) FROM usage_quarantine") == 0
+
+
+async def spent(planes: Planes) -> tuple[str, dict[str, int]]:
+    """An organization that used allowance and a grant in both regions, and was given something back."""
+    org = await planes.entitled("growth", meters={CALLS: 10})
+    grant = {"meter": CALLS, "units": 40, "expires_at": "2099-01-01T00:00:00Z", "reason": "sorry"}
+    assert (await planes.us.admin.post(f"/v1/organizations/{org}/grants", json=grant)).status_code == 201
+    await planes.eu.context.publisher.install(org)
+    for plane, units in ((planes.us, 15), (planes.eu, 12)):
+        await plane.charge(org, units)
+        await charging.settle(plane.context.ledger, org, await plane.charge(org, 9), {CALLS: 2})
+    await planes.written(org, 6)
+    return org, {"us": 17, "eu": 14}
+
+
+@pytest.mark.parametrize("lost", [("us",), ("eu",), ("us", "eu")])
+async def test_a_redis_that_loses_its_memory_gets_its_own_regions_counters_back_and_no_other_is_touched(
+    running: Planes, lost: tuple[str, ...]
+) -> None:
+    org, used = await spent(running)
+    regions: dict[str, Plane] = {"us": running.us, "eu": running.eu}
+    before = {name: await plane.held(org) for name, plane in regions.items()}
+    generations = {name: await plane.redis.get(keys.generation_key(0)) for name, plane in regions.items()}
+    await asyncio.gather(*(regions[name].redis.flushall() for name in lost))
+    for name in lost:
+        plane = regions[name]
+
+        async def is_vouched(plane: Plane = plane) -> bool:
+            held = await plane.redis.get(keys.generation_key(0))
+            return held is not None and not as_text(held).startswith(generation.REBUILDING)
+
+        await soon(is_vouched, 30)
+        assert isinstance(await plane.take(org), Unknown)
+        await plane.context.publisher.install(org)
+    for name, plane in regions.items():
+        after, then = await plane.held(org), before[name]
+        assert after is not None
+        assert then is not None
+        assert (after.usage, after.grant_used) == (then.usage, then.grant_used)
+        assert await plane.used(org) == used[name]
+        changed = await plane.redis.get(keys.generation_key(0)) != generations[name]
+        assert changed == (name in lost)
+    epochs = await running.value("SELECT (count(*), count(DISTINCT epoch))::text FROM ledger_epoch")
+    assert epochs.strip("()").split(",")[0] == epochs.strip("()").split(",")[1]
+
+
+async def test_windows_of_keys_are_those_of_their_region(running: Planes) -> None:
+    org = await running.entitled("growth")
+    quotas = [{"meter": CALLS, "units": 100}, {"meter": CALLS, "units": 90, "window_seconds": 86_400}]
+    key = await created(running.us.admin, org, quotas=quotas)
+    await running.eu.context.publisher.install(org)
+    for plane, units in ((running.us, 5), (running.eu, 3)):
+        look = await plane.context.ledger.look(org, digest16(key["key"]))
+        assert look.record is not None
+        assert look.version is not None
+        path, word = str(PrincipalPath(org, None, key["id"])), version_word(look.version, [look.record.limits])
+        assert isinstance(await plane.take(org, units, path, word), Admitted)
+    await running.written(org, 2)
+    for plane, units in ((running.us, 5), (running.eu, 3)):
+        assert await plane.context.scan.check([org]) == []
+        await plane.redis.delete(keys.org_key(org, 32))
+        await plane.context.publisher.install(org)
+        snapshot = await plane.held(org)
+        assert snapshot is not None
+        assert [node.used for node in snapshot.nodes] == [units, units]
+
+
+async def test_reconcile_finds_drift_in_the_region_that_has_it_and_in_no_other(planes: Planes) -> None:
+    org = await planes.entitled("growth", meters={CALLS: 10})
+    for plane, units in ((planes.us, 15), (planes.eu, 12)):
+        await plane.charge(org, units)
+        await write_all(plane.context)
+    for plane in (planes.us, planes.eu):
+        assert (await plane.context.reconciler.round()).drifted == 0
+    snapshot = await planes.eu.held(org)
+    assert snapshot is not None
+    await planes.eu.redis.hincrby(keys.org_key(org, 32), f"used:{snapshot.usage[0].period_start}:{CALLS}", 7)
+    open_keys = "SELECT string_agg(key, ',') FROM incident WHERE kind = 'drift' AND closed_at IS NULL AND org = $1"
+    assert (await planes.eu.context.reconciler.round()).drifted == 1
+    assert (await planes.us.context.reconciler.round()).drifted == 0
+    assert await planes.value(open_keys, org) == f"eu/{org}"
+    assert (await planes.us.used(org), await planes.eu.used(org)) == (15, 12)
+    planes.eu.clock.move(seconds=1)
+    assert (await planes.eu.context.reconciler.round()).drifted == 0
+    assert await planes.value(open_keys, org) is None
+
+
+async def test_a_change_in_one_region_is_in_force_in_the_other_within_five_seconds(running: Planes) -> None:
+    unknown = "org-to-come"
+    await running.eu.context.publisher.install(unknown)
+    org = await running.entitled("starter")
+    assert isinstance(await running.eu.take(org), Admitted)
+    for admin, elsewhere in ((running.us.admin, running.eu), (running.eu.admin, running.us)):
+        for suspended in (True, False):
+            action = "suspend" if suspended else "resume"
+            assert (await admin.post(f"/v1/entitlements/{org}/{action}")).status_code == 200
+
+            async def is_so(plane: Plane = elsewhere, refused: bool = suspended) -> bool:
+                return isinstance(await plane.take(org), Admitted) != refused
+
+            await soon(is_so, IN_FORCE_SECONDS)
+    assert (await running.us.admin.put(f"/v1/organizations/{unknown}", json={"name": "new"})).status_code == 201
+    assert (await running.us.admin.put(f"/v1/entitlements/{unknown}", json={"plan": "starter"})).status_code == 200
+
+    async def is_known() -> bool:
+        return isinstance(await running.eu.take(unknown), Admitted)
+
+    await soon(is_known, IN_FORCE_SECONDS)
+
+
+async def test_what_is_shown_is_the_sum_over_regions(running: Planes) -> None:
+    org, used = await spent(running)
+    for plane in (running.us, running.eu):
+        [meter] = (await plane.admin.get("/v1/usage", params={"org": org})).json()["meters"]
+        assert sum(bucket["units"] for bucket in meter["buckets"]) == sum(used.values())
+        shown = (await plane.admin.get(f"/v1/entitlements/{org}")).json()
+        [calls] = [each for each in shown["meters"] if each["meter"] == CALLS]
+        assert calls["used"] == sum(used.values())
+        [grant] = shown["grants"]
+        # Each region sold its own allowance of 10 first: nothing divides it yet.
+        assert grant["used"] == 17 + 14 - 2 * 10
+
+
+async def test_a_region_enforces_its_part_of_a_rate_and_of_concurrent_requests_and_shows_the_whole(
+    planes: Planes,
+) -> None:
+    rate = {"requests": 50, "seconds": 1, "burst": 10}
+    org = await planes.entitled("starter", rate=rate, concurrent_max=10)
+    held = [await plane.held(org) for plane in (planes.us, planes.eu)]
+    assert [snapshot and snapshot.concurrent_max for snapshot in held] == [6, 4]
+    assert [snapshot and round(snapshot.rate_interval_us) for snapshot in held] == [33_333, 50_000]
+    shown = (await planes.eu.admin.get(f"/v1/entitlements/{org}")).json()
+    assert (shown["rate"], shown["concurrent_max"]) == (rate, 10)
+
+
+async def test_each_region_renews_its_periods_by_its_own_clock(planes: Planes) -> None:
+    org = await planes.entitled("starter")
+    first = await planes.us.held(org)
+    assert first is not None
+    assert first.period is not None
+    for ahead, behind in ((planes.us, planes.eu), (planes.eu, planes.us)):
+        before = await behind.held(org)
+        assert before is not None
+        ahead.clock.now = first.periods[0].end + 1
+        while await ahead.context.publisher.round():
+            pass
+        renewed = await ahead.held(org)
+        assert renewed is not None
+        assert renewed.periods[0].start == first.periods[0].end
+        for _ in range(3):
+            await behind.context.publisher.round()
+        after = await behind.held(org)
+        assert after is not None
+        assert after.periods == before.periods
+        version = await planes.value("SELECT version FROM publication WHERE org = $1", org)
+        assert await ahead.context.publisher.round() == await behind.context.publisher.round() == 0
+        assert await planes.value("SELECT version FROM publication WHERE org = $1", org) == version, "and no more"
+
+
+async def test_a_region_whose_control_plane_is_killed_holds_no_other_up_and_loses_nothing(planes: Planes) -> None:
+    async with AsyncExitStack() as stack:
+        await planes.us.context.recovery.round()
+        await stack.enter_async_context(planes.us.context.background.running())
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PLANE, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(_json(planes.eu.settings))
+            process.stdin.close()
+            assert await process.stdout.readline() == b"runs\n"
+            await planes.eu.add("victim", 500, PERIOD.start)
+            await planes.written("victim", 1)
+            for _ in range(20):
+                await planes.eu.add("victim", 500, PERIOD.start)
+        finally:
+            process.kill()
+            await process.wait()
+        await planes.us.add("victim", 1000, PERIOD.start)
+        of_us = "SELECT count(*) FROM usage_event WHERE org = 'victim' AND shard < 100"
+
+        async def is_written() -> bool:
+            return bool(await planes.value(of_us) == 1000)
+
+        await soon(is_written, IN_FORCE_SECONDS + 10)
+        org = await planes.entitled("starter")
+        assert isinstance(await planes.us.take(org), Admitted)
+        await stack.enter_async_context(planes.eu.context.background.running())
+        await planes.written("victim", 500 * 21 + 1000)
+    counts = "SELECT (count(*), count(DISTINCT request_id))::text FROM usage_event WHERE org = 'victim'"
+    assert await planes.value(counts) == "(11500,11500)"
+    assert await planes.value("SELECT sum(used) FROM usage_counter WHERE org = 'victim'") == 11_500
+    assert await planes.value("SELECT sum(used) FROM region_usage WHERE org = 'victim'") == 10_500
+
+
+def _json(settings: Settings) -> bytes:
+    plain = {
+        "postgres": {"dsn": settings.postgres.dsn.get_secret_value()},
+        "redis": {"url": settings.redis.url.get_secret_value(), "timeout_seconds": 60},
+        "admin_token": settings.admin_token.get_secret_value(),
+        "region": settings.region,
+        "regions": REGIONS,
+    }
+    return json.dumps(plain).encode()
+
+
+@pytest.mark.usefixtures("planes")
+async def test_a_number_of_a_region_is_never_given_to_another(settings: Settings) -> None:
+    for wrong, what in (
+        ({"us": REGIONS["us"], "ap": REGIONS["eu"]}, "region 1 is eu for good, and by the settings 1 is ap"),
+        (
+            {"us": REGIONS["us"], "eu": {"number": 2, "part": 0.4}},
+            "region 1 is eu for good, and by the settings 2 is eu",
+        ),
+    ):
+        other = Settings.model_validate(settings.model_dump() | {"region": "us", "regions": wrong})
+        with pytest.raises(StoreUnavailable, match=what):
+            async with opened(other):
+                pass
