@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from common.clock import Clock
 from control import sql
-from control.db import Database, Reads
+from control.db import Connection, Database, Reads
 from control.moments import moment
 from control.sql.check_times import Checks
 from quota import keys
@@ -72,7 +72,7 @@ class CheckTimesDrain:
     async def write(self, entries: list[tuple[tuple[int, int], Any]]) -> None:
         """Those that are behind the position, in one transaction with it."""
         async with self._db.transaction() as connection:
-            position = await sql.check_times.lock_position(connection)
+            position = await self._lock_position(connection)
             new = [each for each in entries if each[0] > (position.stream_ms, position.stream_seq)]
             if not new:
                 return
@@ -85,7 +85,15 @@ class CheckTimesDrain:
                 checks=[count for _, _, count in rows],
             )
             ms, seq = new[-1][0]
-            await sql.check_times.move_position(connection, stream_ms=ms, stream_seq=seq)
+            if region := self._db.region.number:
+                await sql.check_times.move_region_position(connection, region=region, stream_ms=ms, stream_seq=seq)
+            else:
+                await sql.check_times.move_position(connection, stream_ms=ms, stream_seq=seq)
+
+    async def _lock_position(self, connection: Connection) -> sql.check_times.Position:
+        if region := self._db.region.number:
+            return await sql.check_times.lock_region_position(connection, region=region)
+        return await sql.check_times.lock_position(connection)
 
 
 def position_of(entry: bytes) -> tuple[int, int]:

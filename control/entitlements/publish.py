@@ -178,6 +178,8 @@ class Publisher:
             # Redis has gone back to an older version since it was looked at.
             access = await published_access.load(self._db, entitlement.org, None)
             await self._ledger.publish(entitlement, generation=generation, access=access)
+        if self._db.region.several:  # whoever dropped them did so in its own region
+            await self._ledger.unindex(access.dropped)
 
     async def _restore(self, entitlement: Entitlement, now: float, generation: str) -> None:
         org = entitlement.org

@@ -24,6 +24,14 @@ async def move_position(connection: Connection, *, stream_ms: int, stream_seq: i
 
 
 @sql
+async def lock_region_position(connection: Connection, *, region: int) -> Position: ...
+
+
+@sql
+async def move_region_position(connection: Connection, *, region: int, stream_ms: int, stream_seq: int) -> None: ...
+
+
+@sql
 async def add_checks(
     connection: Connection, *, minutes: Sequence[datetime], buckets: Sequence[int], checks: Sequence[int]
 ) -> None: ...

@@ -34,6 +34,24 @@ class Difference:
 async def differing_counters(connection: Connection, *, org: str | None) -> list[Difference]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class RegionDifference:
+    region: int
+    org: str
+    period_start: datetime
+    meter: str
+    used: int
+    burnt: int
+    overage: int
+    events_used: int
+    events_burnt: int
+    events_overage: int
+
+
+@sql
+async def differing_region_counters(connection: Connection, *, org: str | None) -> list[RegionDifference]: ...
+
+
 @sql
 async def count_counters(connection: Connection, *, org: str | None) -> int: ...
 

@@ -36,9 +36,36 @@ WHERE (coalesce(c.used, 0), coalesce(c.burnt, 0), coalesce(c.overage, 0))
     <> (coalesce(s.used, 0), coalesce(s.burnt, 0), coalesce(s.overage, 0))
 ORDER BY org, period_start, meter;
 
+-- name: differing_region_counters(org)
+-- What regions other than number 0 have counted, where it is not the sum of their events: in periods of which no day is in
+-- a file, since the sums of such days are of all regions.
+WITH summed AS (
+    SELECT e.shard / 100 AS region, e.org, e.period_start, e.meter, sum(e.units)::bigint AS used,
+        sum(e.overage)::bigint AS overage,
+        sum((SELECT coalesce(sum(b.value::bigint), 0) FROM jsonb_each_text(e.burnt) AS b))::bigint AS burnt
+    FROM usage_event e
+    WHERE e.shard >= 100 AND (:org::text IS NULL OR e.org = :org)
+    GROUP BY 1, 2, 3, 4
+), counted AS (
+    SELECT c.region::integer AS region, c.org, c.period_start, c.meter, c.used, c.overage, c.burnt
+    FROM region_usage c WHERE :org::text IS NULL OR c.org = :org
+)
+SELECT region, org, period_start, meter,
+    coalesce(c.used, 0) AS used, coalesce(c.burnt, 0) AS burnt, coalesce(c.overage, 0) AS overage,
+    coalesce(s.used, 0) AS events_used, coalesce(s.burnt, 0) AS events_burnt, coalesce(s.overage, 0) AS events_overage
+FROM counted c FULL JOIN summed s USING (region, org, period_start, meter)
+WHERE (coalesce(c.used, 0), coalesce(c.burnt, 0), coalesce(c.overage, 0))
+    <> (coalesce(s.used, 0), coalesce(s.burnt, 0), coalesce(s.overage, 0))
+    AND NOT EXISTS (
+        SELECT FROM usage_archive a
+        WHERE a.restored_at IS NULL AND a.day >= (period_start AT TIME ZONE 'UTC')::date
+    )
+ORDER BY region, org, period_start, meter;
+
 -- name: count_counters(org)$
 -- How many counters that were.
-SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org;
+SELECT (SELECT count(*) FROM usage_counter c WHERE :org::text IS NULL OR c.org = :org)
+    + (SELECT count(*) FROM region_usage c WHERE :org::text IS NULL OR c.org = :org);
 
 -- name: differing_key_counters(org, since)
 -- Hours of keys with quotas of their own that are not the sum of their events, since the last day that is in a file: a

@@ -64,8 +64,10 @@ CREATE VIEW key_usage_by_region AS
 -- Publication ---------------------------------------------------------------------------------------------------------
 
 CREATE TABLE region (
-    number smallint PRIMARY KEY,
-    name   text NOT NULL UNIQUE
+    number     smallint PRIMARY KEY,
+    name       text NOT NULL UNIQUE,
+    checks_ms  bigint NOT NULL DEFAULT 0,   -- as `check_time_position`, of a region other than number 0
+    checks_seq bigint NOT NULL DEFAULT 0
 );
 
 -- As `publication`, of the regions other than number 0: each of them has a Redis that must be told.

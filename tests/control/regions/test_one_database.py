@@ -4,15 +4,21 @@ import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
+from control.access.cleanup import Cleanup
+from control.analytics.check_times import CheckTimesDrain
 from control.app import opened
+from control.commands.reconcile import recompute
 from control.db import StoreUnavailable
 from control.settings.control_plane import Settings
 from quota import generation, keys
 from quota.access import Path as PrincipalPath
 from quota.access import digest16, version_word
+from quota.calls.look import IndexMiss
+from quota.check_times import FIELD, CheckTimes, encode
 from quota.model import Admitted, Unknown
 from tests import charging
 from tests.control.access.keys import created
@@ -167,6 +173,45 @@ async def test_a_change_in_one_region_is_in_force_in_the_other_within_five_secon
     await soon(is_known, IN_FORCE_SECONDS)
 
 
+async def test_recompute_proves_the_counters_of_each_region(running: Planes, postgres_dsn: str) -> None:
+    org, _ = await spent(running)
+    assert await asyncio.to_thread(recompute, postgres_dsn, org) == (2, [])
+    async with running.us.context.db.connection() as connection:
+        await connection.execute("UPDATE region_usage SET used = used + 1 WHERE org = $1", org)
+    _, [row] = await asyncio.to_thread(recompute, postgres_dsn, org)
+    assert (row["region"], row["used"], row["events_used"]) == (1, 15, 14)
+
+
+async def test_a_key_of_one_region_is_found_in_the_other_until_it_is_gone_for_good(running: Planes) -> None:
+    org = await running.entitled("starter")
+    key = await created(running.us.admin, org)
+    ledger, digest = running.eu.context.ledger, digest16(key["key"])
+
+    async def is_found() -> bool:
+        return await ledger.owner(digest) == org and (await ledger.look(org, digest)).record is not None
+
+    async def is_gone() -> bool:
+        return await ledger.owner(digest) is IndexMiss.NO_KEY
+
+    await soon(is_found, IN_FORCE_SECONDS)
+    answer = await running.us.admin.delete(f"/v1/organizations/{org}/keys/{key['id']}")
+    assert answer.is_success, answer.text
+    running.us.clock.move(days=31)
+    await Cleanup(
+        running.us.context.db, running.us.context.ledger, running.us.context.publisher, running.us.clock
+    ).round()
+    await soon(is_gone, IN_FORCE_SECONDS)
+
+
+async def test_check_times_of_two_regions_are_counted_whichever_is_ahead(planes: Planes) -> None:
+    minute = PERIOD.start // 60
+    for plane, entry in ((planes.us, "500-0"), (planes.eu, "400-0"), (planes.us, "600-0"), (planes.eu, "401-0")):
+        fields: dict[Any, Any] = {FIELD: encode(CheckTimes(minute, {9: 1})).encode()}
+        await plane.redis.xadd(keys.CHECK_TIMES, fields, id=entry)
+        assert await CheckTimesDrain(plane.context.db, plane.redis, plane.clock).round() == 1
+    assert await planes.value("SELECT sum(checks)::int FROM check_time") == 4
+
+
 async def test_what_is_shown_is_the_sum_over_regions(running: Planes) -> None:
     org, used = await spent(running)
     for plane in (running.us, running.eu):
@@ -177,7 +222,7 @@ async def test_what_is_shown_is_the_sum_over_regions(running: Planes) -> None:
         assert calls["used"] == sum(used.values())
         [grant] = shown["grants"]
         # Each region sold its own allowance of 10 first: nothing divides it yet.
-        assert grant["used"] == 17 + 14 - 2 * 10
+        assert grant["remaining"] == 40 - (17 + 14 - 2 * 10)
 
 
 async def test_a_region_enforces_its_part_of_a_rate_and_of_concurrent_requests_and_shows_the_whole(
