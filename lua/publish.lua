@@ -3,7 +3,7 @@
 
     KEYS[1] organization hash   KEYS[2] its access hash   KEYS[3] a hash that becomes the access hash if it exists, for
             organizations of so many keys that one call would take too long   KEYS[4] optional: the shard's generation
-    ARGV[1] head: HEAD, and CONCURRENT_MAX where it is limited   ARGV[2] organization   ARGV[3] pub/sub channel
+    ARGV[1] head: HEAD, LEASE in a region, and CONCURRENT_MAX where it is limited   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] seconds until it expires, 0: never   ARGV[5] counters of periods that start before this second are dropped
     ARGV[6] number of meters   ARGV[7] number of meters that have grants
     ARGV[8] empty: access stays as it is; the version that the changes of access begin at; -1: they are all of it; -2: all
@@ -18,8 +18,10 @@
           {BEHIND, the version that is installed now} where that is older than the changes of access: nothing changed
   No counter changes. Only those of periods and windows that are over, and those of grants and nodes that are no longer
   listed, are dropped. An older call never writes access: it would put back a key that was revoked since.
+  In a region a limit is what the region holds: it stays, unless the new limit of the organization is lower; and so do
+  the lease and its periods. What is new is not held yet, until `lease` comes.
   Every call is announced on the channel, so that a gateway that waits for this organization tries again. ]]
---@constants HEAD INSTALLED NOT_NEWER MEMORY_LOST BEHIND SHADOW
+--@constants HEAD HEAD_LEASED_BYTES INSTALLED NOT_NEWER MEMORY_LOST BEHIND SHADOW
 if KEYS[4] and redis.call('GET', KEYS[4]) ~= table.remove(ARGV) then return {MEMORY_LOST, 0} end
 local WRITTEN_AT_ONCE = 4000 -- Lua passes at most some 8000 arguments
 local hash, access = KEYS[1], KEYS[2]
@@ -53,6 +55,10 @@ for i = grants_from, access_from - 1, 2 do
   for id in string.gmatch(ARGV[i + 1], '(%S+) %d+ %d+') do listed[id] = true end
 end
 for i = nodes_from, nodes_from + ARGV[11] - 1 do gone[ARGV[i]] = true end
+if #head >= HEAD_LEASED_BYTES then
+--@include parts/held.lua
+  keep_held(hash, write, installed)
+end
 local published = {}
 for i = 1, #write, 2 do published[write[i]] = true end
 

@@ -16,12 +16,14 @@
     shortfall  units that were used and could not be charged: a hard limit is never exceeded
   Units go back to where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
   The correction belongs to the receipt's period, whatever period is current now, and to the windows of the principal's
-  own quotas in which it was charged, as long as they are the last ones. Those quotas do not limit it. To charge more
+  own quotas in which it was charged, as long as they are the last ones. Those quotas do not limit it. In a region, what is
+  published is what it holds in the current period: nothing is charged above the charge of an earlier one. To charge more
   than before, the organization must be published: otherwise the reply is an error, and the call can be repeated. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
 --@include parts/windows.lua
---@constants LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
+--@include parts/period.lua
+--@constants HEAD HEAD_LEASED_BYTES LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
 
 local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if redis.call('EXISTS', marker) == 1 then return {SETTLED_BEFORE} end
@@ -98,6 +100,13 @@ local function give_back(charge, back)
   return from
 end
 
+-- is_held: whether the published limits are those of the receipt's period.
+local function is_held(head)
+  if #head < HEAD_LEASED_BYTES then return true end
+  local _, _, _, _, _, start1, end1, start2, end2 = struct.unpack(HEAD, head)
+  return period_at(now_s, start1, end1, start2, end2) == tonumber(start_s)
+end
+
 local reply, write, entries = {APPLIED}, {}, {}
 local function set(field, value)
   write[#write + 1] = field
@@ -117,7 +126,9 @@ for _, charge in ipairs(charges) do
       if not read[6] then return redis.error_reply('ERR settle: the organization is not published') end
       local allowance, over_max = 0, 0
       if read[4] then allowance, over_max = struct.unpack(LIMIT, read[4]) end
-      from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, read[5])
+      local grants = read[5]
+      if not is_held(read[6]) then allowance, over_max, grants = 0, 0, false end
+      from = sources(hash, now_s, delta, used, burnt, over, allowance, over_max, grants)
       delta = delta - from.short
     end
     reply[#reply + 1] = meter

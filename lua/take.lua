@@ -17,7 +17,7 @@
             RATE_LIMITED         detail: whole microseconds until a request can pass; then RATE
             NOT_ENTITLED         detail: status
             NOT_IN_PLAN          meter index
-            UNKNOWN              detail 1: an entitlement is published, but its periods are over
+            UNKNOWN              detail 1: an entitlement is published, but its periods are over, or its lease is
             CONCURRENCY_LIMITED  detail: how many requests may be under way
             STALE                detail: the version that is published
     quota/wire.py defines the numbers and the layouts.
@@ -78,7 +78,7 @@ local function load_decide(seen_start_s, start)
   return function(now_s, now_us, hash, stream, first, last, idempotency, reported, found, found_start, used_field,
       burnt_field, over_field)
     --@constants HEAD HEAD_BYTES LIMIT BALANCE REPLY REPLY_WITH_BALANCE COST_MAX ADMITTED ADMITTED_WITH_MORE
-    --@constants MORE_REPLAYED MORE_PERMIT STATUS_SERVED_FIRST STATUS_SERVED_LAST
+    --@constants MORE_REPLAYED MORE_PERMIT STATUS_SERVED_FIRST STATUS_SERVED_LAST HEAD_LEASED_BYTES
     local ARGV, call, pack, unpack_struct = ARGV, redis.call, struct.pack, struct.unpack
     -- The period is usually that of the request before, so its counters are read with the entitlement, and read again
     -- only if the entitlement has another period. The first request of a call knows none.
@@ -116,6 +116,16 @@ local function load_decide(seen_start_s, start)
         --@constants UNKNOWN
         return pack(REPLY, UNKNOWN, 0, now_us, 0, 0, 1)
       end
+    end
+    local head_bytes = HEAD_BYTES
+    if #head >= HEAD_LEASED_BYTES then
+      --@constants LEASE
+      local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
+      if now_s < asked_s or now_s >= asked_s + lasts_s then
+        --@constants UNKNOWN
+        return pack(REPLY, UNKNOWN, 0, now_us, 0, 0, 1)
+      end
+      head_bytes = HEAD_LEASED_BYTES
     end
     if not found_start and start_s ~= seen_start_s then
       seen_start_s, start = start_s, string.format('%d', start_s)
@@ -209,10 +219,10 @@ local function load_decide(seen_start_s, start)
     if own_early then return own_early end
 
     local permits, more = nil, receipt and MORE_REPLAYED or 0
-    if #head > HEAD_BYTES and not reported then
+    if #head > head_bytes and not reported then
       --@constants PERMITS_SUFFIX CONCURRENT_MAX
       permits, more = hash .. PERMITS_SUFFIX, more + MORE_PERMIT
-      local permits_max = unpack_struct(CONCURRENT_MAX, head, HEAD_BYTES + 1)
+      local permits_max = unpack_struct(CONCURRENT_MAX, head, head_bytes + 1)
       if call('ZCARD', permits) >= permits_max then
         if call('ZCOUNT', permits, '(' .. now_s, '+inf') >= permits_max then
           --@constants CONCURRENCY_LIMITED
@@ -297,7 +307,7 @@ end
 -- request to `general`, with what it has read. What the requests of a call share is made once. It is no function: that
 -- would be one more to make in each call.
 --@constants HEAD HEAD_BYTES LIMIT REPLY_WITH_BALANCE ADMITTED STATUS_SERVED_FIRST STATUS_SERVED_LAST COST_MAX
---@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS
+--@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS HEAD_LEASED_BYTES LEASE
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + time[2]
@@ -349,7 +359,12 @@ while key < key_count do
     if word ~= '' and tonumber(word) ~= version then break end
 
     local limits, used, burnt, over = found[3], found[5], found[6], found[7]
-    if not limits or found[4] or #head ~= HEAD_BYTES then break end
+    if not limits or found[4] then break end
+    if #head ~= HEAD_BYTES then
+      if #head ~= HEAD_LEASED_BYTES then break end
+      local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
+      if now_s < asked_s or now_s >= asked_s + lasts_s then break end
+    end
     used, burnt, over = used and tonumber(used) or 0, burnt and tonumber(burnt) or 0, over and tonumber(over) or 0
     local allowance = unpack_struct(LIMIT, limits)
     local left, arrival_us = allowance - (used - burnt - over), nil

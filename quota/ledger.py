@@ -15,6 +15,7 @@ from quota import keys
 from quota.access import OF_ORGANIZATION, AccessChanges, Mark
 from quota.calls.call import Call
 from quota.calls.corrections import Attempt, decode_settlement, settle_call
+from quota.calls.leases import Holding, LeaseTerms, decode_holding, lapse_call, lease_call, lower_call
 from quota.calls.look import (
     IndexMiss,
     Look,
@@ -148,17 +149,20 @@ class Ledger:
         ttl_seconds: int = 0,
         generation: str | None = None,
         access: AccessChanges | None = None,
+        *,
+        leased: bool = False,
     ) -> bool:
         """Installs the entitlement, and the changes of access, unless the installed one is at least as new. Either way
         waiting gateways try again.
 
         With `ttl_seconds` it expires: for organizations that do not exist. With `generation` it is installed only while
-        the shard has that generation. Raises LedgerUnavailable, MemoryLost, AccessBehind."""
+        the shard has that generation. `leased`: in a region, which admits nothing of it until it has a lease. Raises
+        LedgerUnavailable, MemoryLost, AccessBehind."""
         if access is not None:
             # An index entry without its key does no harm; a key without its index entry cannot be found.
             await self.index(dict.fromkeys(access.records, entitlement.org))
         staged = None if access is None else await self._stage(entitlement.org, access)
-        call = publish_call(entitlement, self.shards, ttl_seconds, generation, access, staged)
+        call = publish_call(entitlement, self.shards, ttl_seconds, generation, access, staged, leased)
         outcome = decode_published(await self.run(call))
         if staged is not None and outcome is not PublishOutcome.INSTALLED:
             await self._pipelined([("UNLINK", keys.staged_access_key(entitlement.org, self.shards, staged))])
@@ -198,6 +202,36 @@ class Ledger:
     async def peek(self, org: str) -> OrganizationSnapshot | None:
         """What Redis holds of the organization; None where it does not know it. Raises LedgerUnavailable."""
         return decode_peek(await self.run(peek_call(org, self.shards)))
+
+    # What a region holds
+
+    async def holding(self, org: str) -> Holding | None:
+        """None where the region does not know the organization. Raises LedgerUnavailable."""
+        return decode_holding(await self.run(peek_call(org, self.shards)))
+
+    async def lease(self, org: str, terms: LeaseTerms, generation: str) -> bool:
+        """Makes the region enforce it; False where it enforces a later one, has lowered since, or holds another
+        version.
+
+        Raises LedgerUnavailable, MemoryLost."""
+        outcome = PublishOutcome(await self.run(lease_call(org, terms, self.shards, generation)))
+        if outcome is PublishOutcome.MEMORY_LOST:
+            raise MemoryLost("lease: Redis has lost its memory")
+        return outcome is PublishOutcome.INSTALLED
+
+    async def lower(self, org: str, most: Mapping[str, int], generation: str) -> int:
+        """Gives units up; returns how often the region has. Raises LedgerUnavailable, MemoryLost."""
+        returns: int = await self.run(lower_call(org, most, self.shards, generation))
+        if returns == PublishOutcome.MEMORY_LOST:
+            raise MemoryLost("lower: Redis has lost its memory")
+        return returns
+
+    async def lapse(self, orgs: Sequence[str]) -> int:
+        """Ends the leases of organizations of one shard, which has lost its memory; returns how many had one.
+
+        Raises LedgerUnavailable."""
+        ended: int = await self.run(lapse_call(orgs, self.shards))
+        return ended
 
     async def under_way(self, org: str) -> int:
         """Requests with a permit, of an organization whose number is limited. Raises LedgerUnavailable."""

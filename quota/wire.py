@@ -77,8 +77,11 @@ SHADOW: Final = "shadow"
 """The field of an organization's hash that is there while nothing of it is refused. Takes do not read it."""
 HEAD: Final = Struct("<dBBdddddd")
 """A published entitlement: version, status, policy, rate interval us, rate burst us, two periods (start s, end s)."""
+LEASE: Final = Struct("<IH")
+"""Follows the head in a region: when it asked for its lease, by its own clock, and for how many seconds that is in
+force."""
 CONCURRENT_MAX: Final = Struct("<I")
-"""Follows the head where the number of requests under way is limited."""
+"""Follows these where the number of requests under way is limited."""
 _TWO_NUMBERS = Struct("<dd")
 LIMIT: Final = _TWO_NUMBERS
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
@@ -111,6 +114,7 @@ REPLAYED_SECONDS: Final = 7 * 86_400  # a journal that is replayed again within 
 
 LAYOUTS: Final = {
     "HEAD": HEAD,
+    "LEASE": LEASE,
     "CONCURRENT_MAX": CONCURRENT_MAX,
     "LIMIT": LIMIT,
     "REPLY": REPLY,
@@ -125,8 +129,10 @@ CONSTANTS: Final[dict[str, int | str]] = {
     **{f"MARK_{mark.name}_ONE_METER": f"{mark.value}1" for mark in Mark},
     **{outcome.name: outcome.value for outcome in (*SettleOutcome, *ReplayOutcome, *PublishOutcome)},
     # Lua's struct library needs the size of an integer.
-    **{name: layout.format.replace("I", "I4") for name, layout in LAYOUTS.items()},
+    **{name: layout.format.replace("I", "I4").replace("H", "I2") for name, layout in LAYOUTS.items()},
     "HEAD_BYTES": HEAD.size,
+    "HEAD_LEASED_BYTES": HEAD.size + LEASE.size,
+    "LEASE_BEGINS": HEAD.size - 4 * 8,
     "SHADOW": SHADOW,
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
     "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,

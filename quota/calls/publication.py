@@ -7,7 +7,7 @@ from quota import keys
 from quota.access import AccessChanges
 from quota.calls.call import Call, Word
 from quota.model import Entitlement, Grant, MeterUsage, NodeUsage, OveragePolicy
-from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, SHADOW, PublishOutcome
+from quota.wire import CONCURRENT_MAX, HEAD, LEASE, LIMIT, SHADOW, PublishOutcome
 
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # older counters stay so long for late settlements and comparisons
 
@@ -19,15 +19,17 @@ def publish_call(
     generation: str | None = None,
     access: AccessChanges | None = None,
     staged: str | None = None,
+    leased: bool = False,
 ) -> Call:
     """Installs the entitlement, and the changes of access, unless the installed one is at least as new.
 
     With `ttl_seconds` it expires after that time; with `generation` it is installed only while the shard has that
-    generation. `staged`: the name under which all of the access was written before (`keys.staged_access_key`)."""
+    generation. `leased`: in a region, which admits nothing of it until it has a lease. `staged`: the name under which
+    all of the access was written before (`keys.staged_access_key`)."""
     by_meter: dict[str, list[Grant]] = {}
     for g in sorted(e.grants, key=lambda g: (g.expires_at, g.id)):
         by_meter.setdefault(g.meter, []).append(g)
-    argv: list[Word] = [_head(e), e.org, keys.CHANGED, ttl_seconds]
+    argv: list[Word] = [_head(e, leased), e.org, keys.CHANGED, ttl_seconds]
     argv += [e.periods[0].start - PREVIOUS_PERIODS_SECONDS if e.periods else 0, len(e.meters), len(by_meter)]
     if access is None:
         written, removed, gone = dict[bytes, bytes](), list[bytes](), list[str]()
@@ -54,11 +56,13 @@ def publish_call(
     return _within("publish", script_keys, keys.shard_of(e.org, shards), generation, argv)
 
 
-def _head(e: Entitlement) -> bytes:
+def _head(e: Entitlement, leased: bool) -> bytes:
     bounds = [bound for period in e.periods[:2] for bound in (period.start, period.end)]
     bounds += [0] * (4 - len(bounds))
     rate_us = (e.rate.interval_us, e.rate.interval_us * e.rate.burst) if e.rate else (0, 0)
     head = HEAD.pack(e.version, e.status, e.policy is OveragePolicy.METERED, *rate_us, *bounds)
+    if leased:
+        head += LEASE.pack(0, 0)
     return head if e.concurrent_max is None else head + CONCURRENT_MAX.pack(e.concurrent_max)
 
 

@@ -17,7 +17,7 @@ from quota.model import (
     Status,
 )
 from quota.periods import Period
-from quota.wire import CONCURRENT_MAX, HEAD, LIMIT, SHADOW
+from quota.wire import CONCURRENT_MAX, HEAD, LEASE, LIMIT, SHADOW
 
 _WINDOW = re.compile(r"([0-9]{1,16}):([0-9]{1,16}):([0-9]{1,16})")
 
@@ -38,9 +38,14 @@ def peek_call(org: str, shards: int) -> Call:
 
 
 def decode_peek(reply: Sequence[Any]) -> OrganizationSnapshot | None:
+    now_us, fields = peeked(reply)
+    return decode_snapshot(now_us, fields) if b"e" in fields else None
+
+
+def peeked(reply: Sequence[Any]) -> tuple[int, dict[bytes, bytes]]:
+    """The time and the hash, as `peek` replies them."""
     seconds, microseconds, *flat = reply
-    fields = _pairs(flat)
-    return decode_snapshot(_us(seconds, microseconds), fields) if b"e" in fields else None
+    return _us(seconds, microseconds), _pairs(flat)
 
 
 def recall_call(org: str, idempotency: Sequence[str], shards: int) -> Call:
@@ -84,7 +89,8 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
     """An organization's hash, read at `now_us`; it must hold an entitlement."""
     head = fields[b"e"]
     version, status, metered, interval_us, burst_us, *bounds = HEAD.unpack_from(head)
-    limited = len(head) > HEAD.size
+    head_bytes = HEAD.size + (LEASE.size if len(head) >= HEAD.size + LEASE.size else 0)
+    limited = len(head) > head_bytes
     meters: list[MeterLimit] = []
     grants: list[Grant] = []
     grant_used: dict[str, int] = {}
@@ -126,7 +132,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         ),
         grants=tuple(sorted(grants, key=lambda g: (g.expires_at, g.id))),
         grant_used=grant_used,
-        concurrent_max=CONCURRENT_MAX.unpack_from(head, HEAD.size)[0] if limited else None,
+        concurrent_max=CONCURRENT_MAX.unpack_from(head, head_bytes)[0] if limited else None,
         refunds=refunds,
         nodes=tuple(sorted(nodes, key=lambda n: (n.node, n.meter, n.window_seconds))),
         rate_burst_us=burst_us,
