@@ -32,6 +32,7 @@ from control.sql import personal as personal
 from control.sql import plans as plans
 from control.sql import portal as portal
 from control.sql import reconcile as reconcile
+from control.sql import regions as regions
 from control.sql import replica as replica
 from control.sql import revocations as revocations
 from control.sql import roles as roles

@@ -1,0 +1,108 @@
+"""A region's side: what its ledger holds becomes a report, and the home's answer becomes what it enforces. Pure."""
+
+from collections.abc import Mapping
+
+from control.regions.need import Need, Pace, need, paced
+from control.regions.terms import Account, Lease, Report, Slot, Source, slot
+from quota.calls.leases import Holding, LeaseTerms
+from quota.calls.publication import PREVIOUS_PERIODS_SECONDS
+from quota.model import Entitlement, Grant, MeterLimit, OrganizationSnapshot, OveragePolicy
+
+
+def held_of(snapshot: OrganizationSnapshot) -> dict[Account, int]:
+    """The ceilings that the ledger enforces."""
+    held = {Account(Source.ALLOWANCE, m.meter): m.allowance for m in snapshot.meters}
+    if snapshot.policy is OveragePolicy.METERED:
+        held |= {Account(Source.OVERAGE, m.meter): m.overage_max for m in snapshot.meters if m.overage_max is not None}
+    return held | {Account(Source.GRANT, g.id): g.units for g in snapshot.grants}
+
+
+def drawn_of(snapshot: OrganizationSnapshot) -> dict[Slot, int]:
+    """All that the ledger still knows to be drawn, of accounts with a ceiling and of others."""
+    drawn = {}
+    for u in snapshot.usage:
+        drawn[slot(Account(Source.ALLOWANCE, u.meter), u.period_start)] = u.used - u.burnt - u.overage
+        drawn[slot(Account(Source.OVERAGE, u.meter), u.period_start)] = u.overage
+    return drawn | {slot(Account(Source.GRANT, g), 0): units for g, units in snapshot.grant_used.items()}
+
+
+def paces_of(before: Mapping[Account, Pace], holding: Holding, at: float) -> dict[Account, Pace]:
+    """How fast each account is drawn in the current period; none where no period is current."""
+    period, drawn = holding.snapshot.period, drawn_of(holding.snapshot)
+    if period is None:
+        return {}
+    return {
+        account: paced(before.get(account), drawn.get(slot(account, period.start), 0), at)
+        for account in held_of(holding.snapshot)
+    }
+
+
+def needs_of(
+    paces: Mapping[Account, Pace], holding: Holding, last: Lease | None, least: Mapping[str, int]
+) -> dict[Account, Need]:
+    """`last`: the lease that is enforced. Who does not know it, or whether others wait, changes nothing but asks for
+    what is missing. `least`: by meter, the cost of a request that was refused since."""
+    needs = {}
+    held, paying_last = held_of(holding.snapshot), last_of(holding.snapshot)
+    for account, pace in paces.items():
+        meter = paying_last.get(account)
+        of_use = least.get(meter, 0) if meter else 0
+        if last is None:
+            needs[account] = Need(wanted=need(pace, held[account], 0, of_use, False).wanted)
+            continue
+        needs[account] = need(pace, held[account], last.spare.get(account, 0), of_use, account in last.pressed)
+        if account in last.recalled:
+            needs[account] = Need(min(last.ceilings[account], held[account]), needs[account].wanted)
+    return needs
+
+
+def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:
+    """For each meter the account that pays last. It is the one that is short of what no other account has."""
+    last = {}
+    for m in snapshot.meters:
+        grants = [g for g in snapshot.grants if g.meter == m.meter]
+        if snapshot.policy is OveragePolicy.METERED:
+            last[Account(Source.OVERAGE, m.meter)] = m.meter
+        elif grants:
+            last[Account(Source.GRANT, grants[-1].id)] = m.meter
+        else:
+            last[Account(Source.ALLOWANCE, m.meter)] = m.meter
+    return last
+
+
+def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least: Mapping[Account, int]) -> Report:
+    snapshot = holding.snapshot
+    now_s = snapshot.now_us // 1_000_000
+    starts = [p.start for p in snapshot.periods]
+    return Report(
+        asked_at=now_s,
+        epoch=epoch,
+        returns=holding.returns,
+        since=min([*starts, now_s]) - PREVIOUS_PERIODS_SECONDS,
+        held=held_of(snapshot),
+        drawn=drawn_of(snapshot),
+        wanted=wanted,
+        least=least,
+    )
+
+
+def terms_of(entitlement: Entitlement, lease: Lease) -> LeaseTerms:
+    """What the ledger is to enforce."""
+    ceilings, sells = lease.ceilings, entitlement.policy is OveragePolicy.METERED
+    meters = []
+    for m in entitlement.meters:
+        overage = Account(Source.OVERAGE, m.meter)
+        overage_max = ceilings.get(overage, None if sells else 0)
+        meters.append(MeterLimit(m.meter, ceilings[Account(Source.ALLOWANCE, m.meter)], overage_max))
+    return LeaseTerms(
+        version=entitlement.version,
+        returns=lease.returns,
+        number=lease.number,
+        asked_s=int(lease.asked_at),
+        lasts_s=int(lease.ends_at - lease.asked_at),
+        periods=lease.periods,
+        meters=tuple(meters),
+        grants=tuple(
+            Grant(g.id, g.meter, ceilings[Account(Source.GRANT, g.id)], g.expires_at) for g in entitlement.grants
+        ),
+    )
