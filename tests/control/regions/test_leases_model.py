@@ -1,11 +1,12 @@
 """The protocol of leases between regions and their home, in 1,000 random runs, and what it costs when nothing fails."""
 
+import os
 from random import Random
 
 from control.regions.terms import slot
 from tests.control.regions.world import ALLOWANCE, GRANT, OVERAGE, Clock, Network, World, remembered
 
-RUNS = 1000  # about four minutes
+RUNS = int(os.environ.get("QUOTAGATE_MODEL_RUNS", "60"))
 CONNECTED_RUNS = 50
 AN_HOUR = 3600.0
 
