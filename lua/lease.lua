@@ -4,7 +4,7 @@
     ARGV[1] generation in which the home was asked   ARGV[2] organization   ARGV[3] pub/sub channel
     ARGV[4] returns that the home knew   ARGV[5] number of the lease   ARGV[6] the version that it is for
     ARGV[7] the periods and LEASE, as they are in the head
-    ARGV[8...] of each meter `m:<meter>` and LIMIT; of each meter with grants `g:<meter>` and their list
+    ARGV[8...] of each meter `m:<meter>`, LIMIT and ELSEWHERE; of each meter with grants `g:<meter>` and their list
   returns INSTALLED; NOT_NEWER where the region enforces a later one, has lowered since, or is published in another
           version; MEMORY_LOST where Redis has lost its memory since. Only INSTALLED has changed anything
   invariant: what is reserved for a region at its home is never less than what is enforced here. ]]

@@ -17,13 +17,13 @@
   Units go back to where they came from, in reverse: overage, then grants (the latest expiry first), then allowance.
   The correction belongs to the receipt's period, whatever period is current now, and to the windows of the principal's
   own quotas in which it was charged, as long as they are the last ones. Those quotas do not limit it. In a region, what is
-  published is what it holds in the current period: nothing is charged above the charge of an earlier one. To charge more
+  published is what it holds in the current period, while its lease lasts: nothing is charged above the charge of an earlier one. To charge more
   than before, the organization must be published: otherwise the reply is an error, and the call can be repeated. ]]
 --@include parts/sources.lua
 --@include parts/entry.lua
 --@include parts/windows.lua
 --@include parts/period.lua
---@constants HEAD HEAD_LEASED_BYTES LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
+--@constants HEAD HEAD_BYTES HEAD_LEASED_BYTES LEASE LIMIT COST_MAX SETTLED_BEFORE APPLIED KEPT_FOR_OTHERS REFUNDS_SPENT
 
 local hash, stream, marker, receipt = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 if redis.call('EXISTS', marker) == 1 then return {SETTLED_BEFORE} end
@@ -100,10 +100,12 @@ local function give_back(charge, back)
   return from
 end
 
--- is_held: whether the published limits are those of the receipt's period.
+-- is_held: whether the published limits are those of the receipt's period; in a region, also whether its lease is in force.
 local function is_held(head)
   if #head < HEAD_LEASED_BYTES then return true end
   local _, _, _, _, _, start1, end1, start2, end2 = struct.unpack(HEAD, head)
+  local asked_s, lasts_s = struct.unpack(LEASE, head, HEAD_BYTES + 1)
+  if now_s < asked_s or now_s >= asked_s + lasts_s then return false end
   return period_at(now_s, start1, end1, start2, end2) == tonumber(start_s)
 end
 

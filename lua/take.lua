@@ -13,7 +13,8 @@
             ADMITTED_WITH_MORE   the same, with bits of More in place of the meter index. REPLAYED: not charged, since
                                  another request with the key was; the receipt is that one's. PERMIT: the request
                                  holds a permit until it is released
-            EXHAUSTED            meter index; BALANCE of that meter; detail 1: the cost is above the whole limit
+            EXHAUSTED            meter index; BALANCE of that meter; detail 1: the cost is above the whole limit;
+                                 and MORE_ELSEWHERE in a region whose home may have the units
             RATE_LIMITED         detail: whole microseconds until a request can pass; then RATE
             NOT_ENTITLED         detail: status
             NOT_IN_PLAN          meter index
@@ -117,10 +118,11 @@ local function load_decide(seen_start_s, start)
         return pack(REPLY, UNKNOWN, 0, now_us, 0, 0, 1)
       end
     end
-    local head_bytes = HEAD_BYTES
+    local head_bytes, asked_s = HEAD_BYTES, nil
     if #head >= HEAD_LEASED_BYTES then
       --@constants LEASE
-      local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
+      local lasts_s
+      asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
       if now_s < asked_s or now_s >= asked_s + lasts_s then
         --@constants UNKNOWN
         return pack(REPLY, UNKNOWN, 0, now_us, 0, 0, 1)
@@ -167,9 +169,15 @@ local function load_decide(seen_start_s, start)
         whole = allowance + burnt + from.granted
         if from.short > 0 then
           --@constants EXHAUSTED
-          local never = over_max >= 0 and cost > whole + over_max
-          return pack(REPLY_WITH_BALANCE, EXHAUSTED, (at + 3) / 5, now_us, start_s, end_s, never and 1 or 0, whole,
-            from.left + from.granted, sold)
+          local left, detail = from.left + from.granted, 0
+          if asked_s then
+            --@constants LIMIT_BYTES ELSEWHERE MORE_ELSEWHERE ANSWER_SECONDS
+            local more, more_left, more_over, free = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+            whole, left, over_max = whole + more, left + more_left, over_max + more_over
+            if from.short <= free or now_s >= asked_s + ANSWER_SECONDS then detail = MORE_ELSEWHERE end
+          end
+          if over_max >= 0 and cost > whole + over_max then detail = detail + 1 end
+          return pack(REPLY_WITH_BALANCE, EXHAUSTED, (at + 3) / 5, now_us, start_s, end_s, detail, whole, left, sold)
         end
         remaining = from.left - from.allowance + from.granted - from.burnt
         charges = charges .. ' ' .. entry(ARGV[i], cost, from.over, from.by)
@@ -185,6 +193,11 @@ local function load_decide(seen_start_s, start)
           sold = sold + from.over
           write[n + 1], write[n + 2], n = names[at + 5], sold, n + 2
         end
+      end
+      if asked_s then
+        --@constants LIMIT_BYTES ELSEWHERE
+        local more, more_left = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+        whole, remaining = whole + more, remaining + more_left
       end
       used_after = used + cost
       if first < last then
@@ -307,7 +320,7 @@ end
 -- request to `general`, with what it has read. What the requests of a call share is made once. It is no function: that
 -- would be one more to make in each call.
 --@constants HEAD HEAD_BYTES LIMIT REPLY_WITH_BALANCE ADMITTED STATUS_SERVED_FIRST STATUS_SERVED_LAST COST_MAX
---@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS HEAD_LEASED_BYTES LEASE
+--@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS HEAD_LEASED_BYTES LEASE LIMIT_BYTES ELSEWHERE
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + time[2]
@@ -360,15 +373,18 @@ while key < key_count do
 
     local limits, used, burnt, over = found[3], found[5], found[6], found[7]
     if not limits or found[4] then break end
-    if #head ~= HEAD_BYTES then
-      if #head ~= HEAD_LEASED_BYTES then break end
-      local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
-      if now_s < asked_s or now_s >= asked_s + lasts_s then break end
-    end
     used, burnt, over = used and tonumber(used) or 0, burnt and tonumber(burnt) or 0, over and tonumber(over) or 0
     local allowance = unpack_struct(LIMIT, limits)
     local left, arrival_us = allowance - (used - burnt - over), nil
     if cost > left then break end
+    if #head ~= HEAD_BYTES then
+      if #head ~= HEAD_LEASED_BYTES then break end
+      local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
+      if now_s < asked_s or now_s >= asked_s + lasts_s then break end
+      -- From here on they are only told.
+      local more, more_left = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+      allowance, left = allowance + more, left + more_left
+    end
     if interval_us > 0 and not reported then
       arrival_us = found[2] and tonumber(found[2]) or 0
       if arrival_us < now_us then arrival_us = now_us end

@@ -219,9 +219,10 @@ class Ledger:
             raise MemoryLost("lease: Redis has lost its memory")
         return outcome is PublishOutcome.INSTALLED
 
-    async def lower(self, org: str, most: Mapping[str, int], generation: str) -> int:
-        """Gives units up; returns how often the region has. Raises LedgerUnavailable, MemoryLost."""
-        returns: int = await self.run(lower_call(org, most, self.shards, generation))
+    async def lower(self, org: str, most: Mapping[str, int], generation: str, above: int = 0) -> int:
+        """Gives units up; returns how often the region has, which is more than `above`. Raises LedgerUnavailable,
+        MemoryLost."""
+        returns: int = await self.run(lower_call(org, most, self.shards, generation, above))
         if returns == PublishOutcome.MEMORY_LOST:
             raise MemoryLost("lower: Redis has lost its memory")
         return returns

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from itertools import pairwise
+from typing import NamedTuple
 
 from quota.keys import GRANT_PATTERN, METER_PATTERN, ORG_PATTERN, is_grant, is_meter, is_org
 from quota.periods import Period
@@ -129,6 +130,19 @@ class Entitlement:
             raise ValueError("periods must be in order and must not overlap")
 
 
+class Elsewhere(NamedTuple):
+    """What an organization has of a meter beside what one region holds, as far as that region's home knew it."""
+
+    limit: int = 0
+    """Units by which the organization's limit is higher."""
+    remaining: int = 0
+    """What of these no other region had charged."""
+    overage_max: int = 0
+    """Units by which its cap of overage is higher."""
+    free: int = 0
+    """Units that no region held, of any kind: the home could have given them."""
+
+
 class Level(IntEnum):
     """Whose limit refused, with its number in Redis."""
 
@@ -174,6 +188,8 @@ class Exhausted:
     """The cost is above the meter's whole limit: waiting for the next period does not help."""
     level: Level = Level.ORGANIZATION
     """Of a limit below the organization's, `period` is its window, and `balance` what is left in that."""
+    more_elsewhere: bool = False
+    """The region is short of units, and its home may have some: it is asked before the request is refused."""
 
 
 @dataclass(slots=True)
@@ -211,7 +227,7 @@ class Unknown:
     """Redis holds no entitlement, or none for this moment: the control plane must hydrate the organization."""
 
     lapsed: bool
-    """An entitlement is published, but its periods are over."""
+    """An entitlement is published, but its periods are over; or, in a region, its lease is."""
 
 
 @dataclass(slots=True)
@@ -308,6 +324,8 @@ class OrganizationSnapshot:
     """The same of principals with a rate limit of their own, by node."""
     shadow: bool = False
     """What would be refused is recorded, and the request goes on."""
+    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
+    """In a region, where meters and grants have what it holds: what the organization has beside that, by meter."""
 
     @property
     def period(self) -> Period | None:
@@ -328,7 +346,9 @@ class OrganizationSnapshot:
                 if g.meter == limit.meter and g.expires_at * 1_000_000 > self.now_us
             )
             left = max(0, limit.allowance - (c.used - c.burnt - c.overage))
-            yield MeterBalance(limit.meter, limit.allowance + granted + c.burnt, left + granted, c.overage)
+            more = self.elsewhere.get(limit.meter, Elsewhere())
+            whole = limit.allowance + granted + c.burnt
+            yield MeterBalance(limit.meter, whole + more.limit, left + granted + more.remaining, c.overage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,10 @@ CONCURRENT_MAX: Final = Struct("<I")
 _TWO_NUMBERS = Struct("<dd")
 LIMIT: Final = _TWO_NUMBERS
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
+ELSEWHERE: Final = Struct("<dddd")
+"""Follows it in a region, where LIMIT is what the region holds: units by which the organization's limit is higher; what
+of these no region had charged when the lease was made; units by which its cap of overage is higher; units that its home
+could have given the region then."""
 
 REPLY: Final = Struct("<BBdddd")
 """Of `take`: verdict, number of the meter from 1 (or More, or Level), now us, period start s, period end s, detail."""
@@ -107,6 +111,10 @@ LASTING_END: Final = 42
 """And what does not: the bytes of period, detail and limit."""
 REPLY_WITH_RATE: Final = _joined(REPLY, RATE)
 
+MORE_ELSEWHERE: Final = 64
+"""Is added to the detail of a refusal for want of units, where a region's home may have some."""
+ANSWER_SECONDS: Final = 2
+"""For so long a region believes what its home said of the units that are free: then it is asked again."""
 PERMIT_SECONDS: Final = 60  # `take` holds a permit for so long; who is under way for longer renews it
 IDEMPOTENCY_SECONDS: Final = 86_400  # of all requests of a day with one idempotency key, one is charged
 SETTLED_SECONDS: Final = 86_400  # a settlement that is repeated within a day is recognised
@@ -117,6 +125,7 @@ LAYOUTS: Final = {
     "LEASE": LEASE,
     "CONCURRENT_MAX": CONCURRENT_MAX,
     "LIMIT": LIMIT,
+    "ELSEWHERE": ELSEWHERE,
     "REPLY": REPLY,
     "BALANCE": BALANCE,
     "REPLY_WITH_BALANCE": REPLY_WITH_BALANCE,
@@ -133,6 +142,9 @@ CONSTANTS: Final[dict[str, int | str]] = {
     "HEAD_BYTES": HEAD.size,
     "HEAD_LEASED_BYTES": HEAD.size + LEASE.size,
     "LEASE_BEGINS": HEAD.size - 4 * 8,
+    "LIMIT_BYTES": LIMIT.size,
+    "MORE_ELSEWHERE": MORE_ELSEWHERE,
+    "ANSWER_SECONDS": ANSWER_SECONDS,
     "SHADOW": SHADOW,
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
     "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,

@@ -28,6 +28,13 @@ class Holder:
     reserved: dict[Slot, int] = field(default_factory=dict)
     waits: dict[Account, float] = field(default_factory=dict)
     """By account: when it asked for more than it got, by the home's clock."""
+    drawn: dict[Slot, int] = field(default_factory=dict)
+    """As it said last, of what is reserved."""
+
+    def undrawn(self, account: Account, period: int) -> int:
+        """Units that it holds and had not drawn."""
+        s = slot(account, period)
+        return self.reserved.get(s, 0) - self.drawn.get(s, 0)
 
 
 @dataclass(slots=True)
@@ -46,6 +53,10 @@ class Book:
             name != but and now - holder.waits.get(account, -WAITS_SECONDS) < WAITS_SECONDS
             for name, holder in self.holders.items()
         )
+
+    def drawn_elsewhere(self, of: Slot, but: str) -> int:
+        """By all other regions."""
+        return sum(holder.drawn.get(of, 0) for name, holder in self.holders.items() if name != but)
 
 
 def answer(
@@ -75,6 +86,7 @@ def answer(
         return None
     listed = _listed(book, holder, limits, periods, current, report.asked_at + lease_seconds)
     ceilings, spare, recalled, pressed = {}, {}, set(), set()
+    left_free, elsewhere, short = {}, {}, {}
     for account, limit in limits.items():
         slots = {slot(account, p.start) for p in listed}
         is_new = not any(s in holder.reserved for s in slots)
@@ -87,12 +99,14 @@ def answer(
         wanted = max(1, spare[account]) if is_new else wanted
         given = _portion(wanted, report.least.get(account, 0), free, 1 + waiting)
         if wanted > given:
-            holder.waits[account] = now
+            holder.waits[account], short[account] = now, wanted - given
         else:
             holder.waits.pop(account, None)
         for s in slots:
             holder.reserved[s] = max(holder.reserved.get(s, 0), base + given)
         ceilings[account] = max(0, base + min(given, free))
+        left_free[account] = max(0, free - given)
+        elsewhere[account] = book.drawn_elsewhere(slot(account, current.start), region)
         if ceilings[account] < base:
             recalled.add(account)
         if waiting or free < 0:
@@ -109,6 +123,9 @@ def answer(
         spare=spare,
         recalled=frozenset(recalled),
         pressed=frozenset(pressed),
+        free=left_free,
+        drawn_elsewhere=elsewhere,
+        short=short,
     )
 
 
@@ -117,6 +134,7 @@ def forget(book: Book, before: int) -> None:
     for holder in book.holders.values():
         for s in [s for s in holder.reserved if s.period != ALWAYS and s.period < before]:
             del holder.reserved[s]
+            holder.drawn.pop(s, None)
 
 
 def _accept(holder: Holder, report: Report) -> None:
@@ -135,6 +153,8 @@ def _count_drawn(holder: Holder, report: Report) -> None:
     for s, units in report.drawn.items():
         if units > holder.reserved.get(s, 0):
             holder.reserved[s] = units
+        if s in holder.reserved:
+            holder.drawn[s] = units
 
 
 def _listed(

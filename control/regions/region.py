@@ -6,7 +6,7 @@ from control.regions.need import Need, Pace, need, paced
 from control.regions.terms import Account, Lease, Report, Slot, Source, slot
 from quota.calls.leases import Holding, LeaseTerms
 from quota.calls.publication import PREVIOUS_PERIODS_SECONDS
-from quota.model import Entitlement, Grant, MeterLimit, OrganizationSnapshot, OveragePolicy
+from quota.model import Elsewhere, Entitlement, Grant, MeterLimit, OrganizationSnapshot, OveragePolicy
 
 
 def held_of(snapshot: OrganizationSnapshot) -> dict[Account, int]:
@@ -89,11 +89,12 @@ def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least
 def terms_of(entitlement: Entitlement, lease: Lease) -> LeaseTerms:
     """What the ledger is to enforce."""
     ceilings, sells = lease.ceilings, entitlement.policy is OveragePolicy.METERED
-    meters = []
+    meters, elsewhere = [], {}
     for m in entitlement.meters:
         overage = Account(Source.OVERAGE, m.meter)
         overage_max = ceilings.get(overage, None if sells else 0)
         meters.append(MeterLimit(m.meter, ceilings[Account(Source.ALLOWANCE, m.meter)], overage_max))
+        elsewhere[m.meter] = _elsewhere(entitlement, m, lease)
     return LeaseTerms(
         version=entitlement.version,
         returns=lease.returns,
@@ -105,4 +106,19 @@ def terms_of(entitlement: Entitlement, lease: Lease) -> LeaseTerms:
         grants=tuple(
             Grant(g.id, g.meter, ceilings[Account(Source.GRANT, g.id)], g.expires_at) for g in entitlement.grants
         ),
+        elsewhere=elsewhere,
     )
+
+
+def _elsewhere(entitlement: Entitlement, m: MeterLimit, lease: Lease) -> Elsewhere:
+    """What the organization has of the meter beside what this region holds."""
+    limits = {Account(Source.ALLOWANCE, m.meter): m.allowance}
+    limits |= {Account(Source.GRANT, g.id): g.units for g in entitlement.grants if g.meter == m.meter}
+    more = {account: max(0, units - lease.ceilings[account]) for account, units in limits.items()}
+    left = sum(max(0, units - lease.drawn_elsewhere.get(account, 0)) for account, units in more.items())
+    overage = Account(Source.OVERAGE, m.meter)
+    overage_max = 0
+    if m.overage_max is not None and overage in lease.ceilings:
+        overage_max = max(0, m.overage_max - lease.ceilings[overage])
+    free = sum(lease.free.get(account, 0) for account in (*limits, overage))
+    return Elsewhere(sum(more.values()), left, overage_max, free)

@@ -91,6 +91,12 @@ class Lease:
     it."""
     pressed: frozenset[Account] = frozenset()
     """Accounts that another region waits for."""
+    free: Mapping[Account, int] = field(default_factory=dict)
+    """Units that no region holds, after this lease."""
+    drawn_elsewhere: Mapping[Account, int] = field(default_factory=dict)
+    """Units that the other regions have drawn in the current period, by what they said last."""
+    short: Mapping[Account, int] = field(default_factory=dict)
+    """Units that the region wanted and did not get."""
 
     def replaces(self, epoch: int, returns: int, number: int) -> bool:
         """Whether a ledger in that epoch, which has lowered so often and enforces the lease of that number, installs

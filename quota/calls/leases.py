@@ -1,18 +1,19 @@
 """`lease`, `lower` and `lapse`: what a region holds of an organization's limits, and for how long."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
 
 from quota import keys
 from quota.calls.call import Call, Word
 from quota.calls.snapshots import decode_snapshot, peeked
-from quota.model import Grant, MeterLimit, OrganizationSnapshot
+from quota.model import Elsewhere, Grant, MeterLimit, OrganizationSnapshot
 from quota.periods import Period
-from quota.wire import HEAD, LEASE, LIMIT
+from quota.wire import ELSEWHERE, HEAD, LEASE, LIMIT
 
 NO_CAP = -1
+NOTHING = Elsewhere()
 _PERIODS = Struct("<dddd")
 
 
@@ -35,6 +36,8 @@ class LeaseTerms:
     number."""
     grants: tuple[Grant, ...] = ()
     """Units of each that the region may draw in all."""
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+    """By meter: what the organization has beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ def lease_call(org: str, terms: LeaseTerms, shards: int, generation: str) -> Cal
     argv: list[Word] = [generation, org, keys.CHANGED, terms.returns, terms.number, terms.version]
     argv.append(_PERIODS.pack(*bounds) + LEASE.pack(terms.asked_s, terms.lasts_s))
     for m in terms.meters:
-        argv += [f"m:{m.meter}", LIMIT.pack(m.allowance, NO_CAP if m.overage_max is None else m.overage_max)]
+        limits = LIMIT.pack(m.allowance, NO_CAP if m.overage_max is None else m.overage_max)
+        argv += [f"m:{m.meter}", limits + ELSEWHERE.pack(*terms.elsewhere.get(m.meter, NOTHING))]
     by_meter: dict[str, list[Grant]] = {}
     for g in sorted(terms.grants, key=lambda g: (g.expires_at, g.id)):
         by_meter.setdefault(g.meter, []).append(g)
@@ -66,10 +70,10 @@ def lease_call(org: str, terms: LeaseTerms, shards: int, generation: str) -> Cal
     return Call("lease", [keys.org_key(org, shards), keys.generation_key(keys.shard_of(org, shards))], argv)
 
 
-def lower_call(org: str, most: Mapping[str, int], shards: int, generation: str) -> Call:
+def lower_call(org: str, most: Mapping[str, int], shards: int, generation: str, above: int = 0) -> Call:
     """`most`: units by account, `m:<meter>`, `o:<meter>` or `g:<id of the grant>`. The reply is how often the region
-    has lowered, or MEMORY_LOST."""
-    argv: list[Word] = [generation, *(part for pair in most.items() for part in pair)]
+    has lowered, which is more than `above`; or MEMORY_LOST."""
+    argv: list[Word] = [generation, above, *(part for pair in most.items() for part in pair)]
     return Call("lower", [keys.org_key(org, shards), keys.generation_key(keys.shard_of(org, shards))], argv)
 
 

@@ -7,7 +7,7 @@ from quota import keys
 from quota.access import AccessChanges
 from quota.calls.call import Call, Word
 from quota.model import Entitlement, Grant, MeterUsage, NodeUsage, OveragePolicy
-from quota.wire import CONCURRENT_MAX, HEAD, LEASE, LIMIT, SHADOW, PublishOutcome
+from quota.wire import CONCURRENT_MAX, ELSEWHERE, HEAD, LEASE, LIMIT, SHADOW, PublishOutcome
 
 PREVIOUS_PERIODS_SECONDS = 40 * 86_400  # older counters stay so long for late settlements and comparisons
 
@@ -43,7 +43,8 @@ def publish_call(
     argv += [len(written), len(removed), len(gone), SHADOW if e.shadow else ""]
     for m in e.meters:
         overage = -1 if m.overage_max is None else m.overage_max
-        argv += [m.meter, LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)]
+        limits = LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)
+        argv += [m.meter, limits + ELSEWHERE.pack(0, 0, 0, 0) if leased else limits]
     for meter, grants in by_meter.items():
         argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
     argv += [part for pair in written.items() for part in pair]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from quota import keys
 from quota.calls.call import Call
 from quota.model import (
+    Elsewhere,
     Grant,
     MeterLimit,
     MeterUsage,
@@ -17,7 +18,7 @@ from quota.model import (
     Status,
 )
 from quota.periods import Period
-from quota.wire import CONCURRENT_MAX, HEAD, LEASE, LIMIT, SHADOW
+from quota.wire import CONCURRENT_MAX, ELSEWHERE, HEAD, LEASE, LIMIT, SHADOW
 
 _WINDOW = re.compile(r"([0-9]{1,16}):([0-9]{1,16}):([0-9]{1,16})")
 
@@ -93,6 +94,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
     limited = len(head) > head_bytes
     meters: list[MeterLimit] = []
     grants: list[Grant] = []
+    elsewhere: dict[str, Elsewhere] = {}
     grant_used: dict[str, int] = {}
     refunds: dict[int, int] = {}
     nodes: list[NodeUsage] = []
@@ -101,7 +103,9 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
     for name, value in fields.items():
         kind, _, suffix = name.decode().partition(":")
         if kind == "m":
-            allowance, overage = LIMIT.unpack(value)
+            allowance, overage = LIMIT.unpack_from(value)
+            if len(value) > LIMIT.size:
+                elsewhere[suffix] = Elsewhere(*map(int, ELSEWHERE.unpack_from(value, LIMIT.size)))
             meters.append(MeterLimit(suffix, int(allowance), None if overage < 0 or not metered else int(overage)))
         elif kind == "g":
             words = value.decode().split()
@@ -139,6 +143,7 @@ def decode_snapshot(now_us: int, fields: Mapping[bytes, bytes]) -> OrganizationS
         arrival_us=float(fields.get(b"tat", 0)),
         own_arrivals_us=own_arrivals_us,
         shadow=SHADOW.encode() in fields,
+        elsewhere=elsewhere,
     )
 
 

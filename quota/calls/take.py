@@ -22,7 +22,7 @@ from quota.model import (
     Unknown,
 )
 from quota.periods import Period
-from quota.wire import BALANCE, LEVEL_FACTOR, RATE, REPLY, Mark, More, Verdict
+from quota.wire import BALANCE, LEVEL_FACTOR, MORE_ELSEWHERE, RATE, REPLY, Mark, More, Verdict
 
 METERS_MAX = 64  # of one request
 _ADMISSIONS: Final = frozenset({Verdict.ADMITTED.value, Verdict.ADMITTED_WITH_MORE.value})
@@ -98,8 +98,9 @@ def decode_take(reply: bytes, meters: Sequence[str]) -> Decision:
     period = Period(int(start), int(end))
     if verdict == Verdict.EXHAUSTED:
         balance = _balance(reply, REPLY.size, meters[index - 1])
-        level, never = divmod(int(detail), LEVEL_FACTOR)
-        return Exhausted(period, int(now_us), balance, never == 1, Level(level))
+        more, detail = divmod(int(detail), MORE_ELSEWHERE)
+        level, never = divmod(detail, LEVEL_FACTOR)
+        return Exhausted(period, int(now_us), balance, never == 1, Level(level), more == 1)
     if verdict == Verdict.RATE_LIMITED:
         interval_us, burst_us = RATE.unpack_from(reply, REPLY.size)
         return RateLimited(period, int(now_us), int(detail), interval_us, burst_us, Level(index))

@@ -16,15 +16,18 @@ from quota.model import (
     Admitted,
     ConcurrencyLimited,
     Decision,
+    Elsewhere,
     Entitlement,
     Exhausted,
     Grant,
+    MeterBalance,
     MeterLimit,
     OveragePolicy,
     Status,
     Unknown,
 )
 from quota.periods import Period
+from quota.wire import ANSWER_SECONDS
 from tests import charging
 
 CALLS = "api_calls"
@@ -201,3 +204,53 @@ async def test_a_ledger_that_has_lost_its_memory_admits_nothing_until_it_has_a_l
     assert await region.take(1) == Unknown(lapsed=True)
     assert await region.lease()
     assert isinstance(await region.take(100), Admitted)
+
+
+async def test_a_client_reads_the_limit_of_the_organization_and_what_no_region_has_charged(
+    region: RegionBooks,
+) -> None:
+    elsewhere = {CALLS: Elsewhere(limit=900, remaining=650, free=300)}
+    assert await region.lease(elsewhere=elsewhere)
+    for take in (region.take, region.take_with_more):
+        await region.publish(meters=(*region.entitlement.meters[:1], MeterLimit("tokens", 10)))
+        assert await region.lease(meters=(MeterLimit(CALLS, 100, 0), MeterLimit("tokens", 5, 0)))
+        decision = await take(10)
+        assert isinstance(decision, Admitted)
+        used = 10 if take == region.take else 20
+        assert decision.balances[0] == MeterBalance(CALLS, 1000, 100 - used + 650, 0)
+    snapshot = await region.ledger.peek(region.org)
+    assert snapshot is not None
+    assert next(iter(snapshot.balances())) == MeterBalance(CALLS, 1000, 730, 0)
+    refused = await region.take(81)
+    assert isinstance(refused, Exhausted)
+    assert refused.balance == MeterBalance(CALLS, 1000, 730, 0)
+    assert not refused.over_limit
+    never = await region.take(1001)
+    assert isinstance(never, Exhausted)
+    assert never.over_limit
+
+
+async def test_a_refusal_says_that_the_home_may_have_the_units(region: RegionBooks) -> None:
+    elsewhere = {CALLS: Elsewhere(900, 900, 0, free=20)}
+    assert await region.lease(asked_s=region.now, elsewhere=elsewhere)
+    refused = [await region.take(units) for units in (120, 121)]
+    assert [r.more_elsewhere for r in refused if isinstance(r, Exhausted)] == [True, False]
+    assert await region.lease(asked_s=region.now - ANSWER_SECONDS)
+    old = await region.take(121)
+    assert isinstance(old, Exhausted)
+    assert old.more_elsewhere
+
+
+async def test_a_correction_above_the_charge_is_not_paid_once_the_lease_is_over(region: RegionBooks) -> None:
+    assert await region.lease()
+    taken = await region.take(10)
+    assert isinstance(taken, Admitted)
+    await region.ledger.lapse([region.org])
+    settlement = await charging.settle(region.ledger, region.org, taken.receipt, {CALLS: 20})
+    assert (settlement.units, settlement.shortfall) == ({CALLS: 0}, {CALLS: 10})
+
+
+async def test_a_return_is_counted_above_what_the_home_has_heard(region: RegionBooks) -> None:
+    assert await region.lease()
+    assert await region.ledger.lower(region.org, {}, GENERATION, above=7) == 8
+    assert await region.lower({}) == 9
