@@ -40,12 +40,8 @@ from control.attention.upkeep import Upkeep
 from control.attention.upstreams import UpstreamWatch
 from control.audit.sealer import Sealer
 from control.background import Background, Service
-from control.billing.client import opened as opened_stripe
-from control.billing.money import Money
-from control.billing.overage.revisions import Overage
-from control.billing.parts import Billing
-from control.billing.subscriptions.converge import Converger
-from control.billing.subscriptions.inbox import ATTEMPTS_MAX, Inbox
+from control.billing.parts import Billing, open_billing
+from control.billing.subscriptions.inbox import ATTEMPTS_MAX
 from control.bulk.runner import BulkRunner
 from control.db import Database, RightsMissing, StoreUnavailable
 from control.decisions.drain import RefusalDrain
@@ -72,6 +68,7 @@ from control.openapi import described
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
+from control.regions.parts import RegionService, open_region
 from control.replica import Reading
 from control.settings.control_plane import Redis as RedisSettings
 from control.settings.control_plane import Settings
@@ -158,18 +155,20 @@ async def opened(
     host_clock: Clock | None = None,
     *,
     webhook_attempts_max: int = ATTEMPTS_MAX,
+    region: str | None = None,
 ) -> AsyncIterator[Context]:
     """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError.
 
     `clock`: by what periods begin and end; None: Redis' (control/ledger/clocks.py). `host_clock`: what this machine's
     clock says; None: as `clock`, or the system's. `webhook_attempts_max`: of an event of Stripe's, then it is given
-    up."""
+    up. `region`: which of several this is, each with a Redis of its own; None: there is one."""
     async with AsyncExitStack() as stack:
         stack.enter_context(logs_sent(settings.telemetry, tracing.SERVICE))
         stack.enter_context(tracing.exporting(settings.telemetry))
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
-        recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock)
+        leased = region is not None
+        recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock, leased=leased)
         context = await _assemble(
             stack,
             stores,
@@ -179,6 +178,7 @@ async def opened(
             clock=clock or ledger_clock,
             host_clock=host_clock or clock or system_clock,
             webhook_attempts_max=webhook_attempts_max,
+            region=region,
         )
         context.background.add(BulkRunner(context.actions, context.signin.authors))
         stack.enter_context(reporting(settings.telemetry, context))
@@ -195,24 +195,30 @@ async def _assemble(
     clock: Clock,
     host_clock: Clock,
     webhook_attempts_max: int,
+    region: str | None,
 ) -> Context:
     """The services, and what the endpoints work with."""
     db, ledger, streams = stores.db, stores.ledger, stores.streams
-    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock)
-    writing = _open_writer(stack, stores, settings, clock)
+    leased = region is not None
+    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock, leased=leased)
+    regional = None if region is None else open_region(region, db, ledger, publisher)
+    writing = _open_writer(stack, stores, settings, clock, regional)
     charging = Ledger(stores.charging, ledger.shards)
     access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
-    billing = await _open_billing(stack, settings, db, publisher, writing.writer, clock, webhook_attempts_max)
+    lag, attempts_max = writing.writer.lag_seconds, webhook_attempts_max
+    bound_of_given = GivenBound(db, settings.approvals, clock)
+    billing = await open_billing(stack, settings, db, publisher, lag, clock, attempts_max, bound_of_given)
     services: list[Service] = [
         *writing.services,
         recovery,
-        Hydrator(stores.blocking, publisher, recovery),
+        Hydrator(stores.blocking, publisher, recovery, regional),
         publisher,
         reconciler := Reconciler(db, scan, settings.reconcile, clock),
         sealer := Sealer(db, clock),
         archiver := Archiver(db, settings.retention, clock),
         reading := Reading(db, settings.postgres.replica, settings.postgres.timeout_seconds, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
+        *(() if regional is None else (regional,)),
         *chain(access.services, _chosen_services(settings, stores, billing, clock, host_clock)),
     ]
     return Context(
@@ -223,11 +229,12 @@ async def _assemble(
         streams=streams,
         publisher=publisher,
         writer=writing.writer,
-        reporter=Reporter(charging, publisher),
+        reporter=Reporter(charging, publisher, regional),
         buckets=Buckets(db, ledger),
         explainer=Explainer(db, ledger, settings.refusals_days, clock),
         background=Background(services),
         recovery=recovery,
+        regional=regional,
         reconciler=reconciler,
         scan=scan,
         directory=writing.directory,
@@ -260,11 +267,14 @@ class _Writing:
         yield from (self.writer, self.thresholds, self.directory)
 
 
-def _open_writer(stack: AsyncExitStack, stores: "_Stores", settings: Settings, clock: Clock) -> _Writing:
+def _open_writer(
+    stack: AsyncExitStack, stores: "_Stores", settings: Settings, clock: Clock, regional: RegionService | None
+) -> _Writing:
     db, shards = stores.db, stores.ledger.shards
     thresholds = Thresholds(db, settings.thresholds_percent, shards, settings.notifications is not None, clock)
     directory, leases = Directory(db, clock), Leases(db, shards)
-    writer = Writer(db, stores.streams, settings.writer, clock, thresholds, leases, directory.moves.add)
+    told = (directory.moves.add, *(() if regional is None else (regional.moved,)))
+    writer = Writer(db, stores.streams, settings.writer, clock, thresholds, leases, told)
     stack.push_async_callback(writer.release)
     return _Writing(writer, thresholds, directory)
 
@@ -320,33 +330,14 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     return _Stores(db, ledger, streams, blocking, charging)
 
 
-async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock) -> Recovery:
-    recovery = Recovery(stores.db, stores.ledger, stores.streams, scan, clock, ledger_clock)
+async def _open_recovery(
+    stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock, *, leased: bool
+) -> Recovery:
+    recovery = Recovery(stores.db, stores.ledger, stores.streams, scan, clock, ledger_clock, leased=leased)
     await recovery.look()
     vouch(stores.charging, stores.ledger.shards, recovery.is_believed)
     recovery.other_clients = (stores.charging, stores.blocking)
     return recovery
-
-
-async def _open_billing(
-    stack: AsyncExitStack,
-    control_settings: Settings,
-    db: Database,
-    publisher: Publisher,
-    writer: Writer,
-    clock: Clock,
-    attempts_max: int,
-) -> Billing | None:
-    """None where nothing is sold."""
-    settings, notify = control_settings.stripe, control_settings.notifications is not None
-    if not settings.enabled:
-        return None
-    client = await stack.enter_async_context(opened_stripe(settings))
-    overage = Overage(db, client, settings, writer.lag_seconds, clock)
-    converger = Converger(db, client, publisher, overage, settings, notify, clock)
-    inbox = Inbox(db, converger, clock, attempts_max)
-    money = Money(db, client, clock, GivenBound(db, control_settings.approvals, clock))
-    return Billing(settings, client, inbox, converger, overage, money)
 
 
 def build(context: Context) -> FastAPI:

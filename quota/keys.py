@@ -6,6 +6,7 @@ Redis Cluster slot. The shard count is fixed at installation: `LAYOUT` holds it 
 
 import re
 from binascii import crc32
+from typing import NamedTuple
 
 SHARDS_DEFAULT = 32
 SHARDS_MAX = 100  # two digits in the tag, so that keys of one kind sort and look alike
@@ -18,13 +19,15 @@ GRANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 _ORG = re.compile(ORG_PATTERN.replace("$", r"\Z"))
 _METER = re.compile(METER_PATTERN.replace("$", r"\Z"))
+_UNITS = re.compile(r"[0-9]{1,16}\Z")
 _GRANT = re.compile(GRANT_PATTERN.replace("$", r"\Z"))
 
 LAYOUT = "qg:shards"
 """String: the shard count this Redis was installed with."""
 
 HYDRATE = "qg:hydrate"
-"""List: organizations of which a gateway had a request and that Redis does not know; the control plane pops them."""
+"""List: organizations of which a gateway had a request and that Redis does not know (`Asked`); the control plane pops
+them."""
 
 CHANGED = "qg:changed"
 """Pub/sub channel: the organization whose published entitlement was (re)installed or confirmed."""
@@ -68,6 +71,29 @@ RECEIPTS_ASKED = "{qg:receipts}:asked"
 
 PERMITS_SUFFIX = "/slots"  # no organization's name holds a `/`
 ACCESS_SUFFIX = "/access"
+
+
+class Asked(NamedTuple):
+    """An entry of HYDRATE: `<organization>`, or `<organization> <meter>=<units>` where a region was short of units."""
+
+    org: str
+    meter: str | None = None
+    units: int = 0
+    """The cost of the request that was refused."""
+
+    def __str__(self) -> str:
+        return self.org if self.meter is None else f"{self.org} {self.meter}={self.units}"
+
+
+def asked_of(text: str) -> Asked | None:
+    """None for what is no entry of HYDRATE."""
+    org, _, rest = text.partition(" ")
+    if not is_org(org):
+        return None
+    if not rest:
+        return Asked(org) if text == org else None
+    meter, _, units = rest.partition("=")
+    return Asked(org, meter, int(units)) if is_meter(meter) and _UNITS.match(units) else None
 
 
 def is_org(text: str) -> bool:

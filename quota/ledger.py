@@ -227,6 +227,13 @@ class Ledger:
             raise MemoryLost("lower: Redis has lost its memory")
         return returns
 
+    async def announce(self, org: str) -> None:
+        """Lets gateways that wait for the organization try again. Raises LedgerUnavailable."""
+        try:
+            await cast("Any", self.redis.publish(keys.CHANGED, org))
+        except RedisError as e:
+            raise LedgerUnavailable(f"announcing: {e}") from e
+
     async def lapse(self, orgs: Sequence[str]) -> int:
         """Ends the leases of organizations of one shard, which has lost its memory; returns how many had one.
 

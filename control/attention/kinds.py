@@ -206,6 +206,30 @@ KINDS: Final[Mapping[str, Kind]] = {
         Tile.LEDGER_FAULTS,
         closes_by_itself=True,
     ),
+    # Several regions
+    "region_away": Kind(
+        "Region is away",
+        "No control plane of a region was heard for a minute. The region goes on with what it holds until its leases "
+        "end, and then refuses with 503. What it holds is not sold elsewhere until its Redis can be read again.",
+        (
+            "Does the region's control plane run, and does it reach PostgreSQL?",
+            "If its Redis lives, start a control plane for it, wherever that is: what is left comes back at once.",
+            "If the region is gone for good, send its clients elsewhere. What it held comes back with the next period.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
+    "region_clock_set_back": Kind(
+        "Clock of a region was set back",
+        "The clock of a region's Redis went back behind the beginning of leases. They were ended, and new ones asked "
+        "for; nothing was given away.",
+        (
+            "Let the clocks of the region's Redis servers follow a time server that slews.",
+            "After a failover: compare the clocks of both servers.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
     # Subscriptions that nobody can read
     "stripe_price_unknown": Kind(
         "Price is in no plan",

@@ -4,6 +4,7 @@ Gateways send their requests through a list in Redis. Through another list they 
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -31,11 +32,31 @@ class VouchingAnswerer(Protocol):
         """Answers a gateway that asks. Raises LedgerUnavailable."""
 
 
+Refused = Mapping[str, int]
+"""By meter, the cost of a request that was refused for want of units in this region."""
+
+
+class Regional(Protocol):
+    """Knows what this region holds of an organization, and asks its home."""
+
+    async def ask(self, org: str, refused: Refused) -> None:
+        """When it returns, gateways that wait for the organization were told to go on. Raises StoreUnavailable,
+        LedgerUnavailable."""
+
+
 class Hydrator:
     name = "hydrator"
 
-    def __init__(self, redis: Redis | RedisCluster, publisher: Publisher, vouching: VouchingAnswerer) -> None:
-        """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second."""
+    def __init__(
+        self,
+        redis: Redis | RedisCluster,
+        publisher: Publisher,
+        vouching: VouchingAnswerer,
+        regional: Regional | None = None,
+    ) -> None:
+        """`redis` is blocked while it waits: a client of its own, whose socket timeout is above a second. `regional`:
+        None where there is one region."""
+        self._regional = regional
         self._redis: Any = redis
         self._publisher = publisher
         self._vouching = vouching
@@ -50,8 +71,8 @@ class Hydrator:
             while True:
                 orgs, questions = await self.take_requests()
                 # A gateway that asks while the organization is being loaded gets the same announcement.
-                steps = [self._hydrate(org) for org in orgs - self._at_work]
-                self._at_work |= orgs
+                steps = [self._hydrate(org, refused) for org, refused in orgs.items() if org not in self._at_work]
+                self._at_work |= orgs.keys()
                 if questions:
                     steps.append(self._answer(questions))
                 for step in steps:
@@ -63,23 +84,31 @@ class Hydrator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def take_requests(self) -> tuple[set[str], list[str]]:
-        """Waits up to a second for requests of gateways: the organizations to load, and their questions about this
-        Redis."""
+    async def take_requests(self) -> tuple[dict[str, Refused], list[str]]:
+        """Waits up to a second for requests of gateways: the organizations to load, with what they were refused, and
+        their questions about this Redis."""
         try:
             first = await self._redis.blpop([keys.HYDRATE, self._vouch], timeout=BLOCK_SECONDS)
             if first is None:
-                return set(), []
+                return {}, []
             more = await self._redis.lpop(first[0], POPPED_AT_ONCE) or []
         except RedisError as e:
             raise LedgerUnavailable(f"waiting for organizations to hydrate: {e}") from e
         requests = [each.decode("utf-8", "replace") for each in (first[1], *more)]
         if first[0].decode() == self._vouch:
-            return set(), requests
-        orgs = set(requests)
-        if strange := {org for org in orgs if not keys.is_org(org)}:
+            return {}, requests
+        orgs, strange = dict[str, dict[str, int]](), set[str]()
+        for request in requests:
+            asked = keys.asked_of(request)
+            if asked is None:
+                strange.add(request)
+                continue
+            refused = orgs.setdefault(asked.org, {})
+            if asked.meter is not None:
+                refused[asked.meter] = max(asked.units, refused.get(asked.meter, 0))
+        if strange:
             log.warning("asked to hydrate what is no organization's id", ids=sorted(strange)[:10])
-        return orgs - strange, []
+        return dict(orgs), []
 
     async def _answer(self, questions: list[str]) -> None:
         for question in questions:
@@ -90,9 +119,12 @@ class Hydrator:
             except Exception:
                 log.exception("could not answer a gateway")
 
-    async def _hydrate(self, org: str) -> None:
+    async def _hydrate(self, org: str, refused: Refused) -> None:
         try:
             async with self._free:
+                if self._regional is not None:
+                    await self._regional.ask(org, refused)
+                    return
                 entitlement = await self._publisher.install(org)
             log.info("hydrated", org=org, status=entitlement.status.word, version=entitlement.version)
         except (StoreUnavailable, LedgerUnavailable) as e:

@@ -53,7 +53,11 @@ class Publisher:
         generations: Generations,
         keep_seconds: int,
         clock: Clock = system_clock,
+        *,
+        leased: bool = False,
     ) -> None:
+        """`leased`: in one of several regions, where an organization is admitted once the region has a lease."""
+        self._leased = leased
         self._db = db
         self._ledger = ledger
         self._streams = streams
@@ -173,11 +177,11 @@ class Publisher:
         """Installs it in a Redis that holds that version, with what has changed since then of who may use it."""
         access = await published_access.load(self._db, entitlement.org, held or None)
         try:
-            await self._ledger.publish(entitlement, generation=generation, access=access)
+            await self._ledger.publish(entitlement, generation=generation, access=access, leased=self._leased)
         except AccessBehind:
             # Redis has gone back to an older version since it was looked at.
             access = await published_access.load(self._db, entitlement.org, None)
-            await self._ledger.publish(entitlement, generation=generation, access=access)
+            await self._ledger.publish(entitlement, generation=generation, access=access, leased=self._leased)
         if self._db.region.several:  # whoever dropped them did so in its own region
             await self._ledger.unindex(access.dropped)
 

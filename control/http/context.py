@@ -34,6 +34,7 @@ from control.ledger.streams import Streams
 from control.reconcile.reconciler import Reconciler
 from control.reconcile.recovery import Recovery
 from control.reconcile.scan import Scan
+from control.regions.service import RegionService
 from control.replica import Reading
 from control.settings.approvals import Approvals
 from control.settings.control_plane import Expose
@@ -61,6 +62,8 @@ class Context:
     explainer: Explainer
     background: Background
     recovery: Recovery
+    regional: RegionService | None
+    """None: there is one region."""
     reconciler: Reconciler
     scan: Scan
     directory: Directory

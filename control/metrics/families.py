@@ -102,6 +102,16 @@ REDIS_REPLICA_LAG: Final = _gauge(
     "redis_replica_lag_bytes", "By how much the replica that is furthest behind is behind."
 )
 
+# One of several regions
+REGION_ORGANIZATIONS: Final = _gauge("region_organizations", "Organizations in use in this region, by this process.")
+REGION_BEHIND: Final = _gauge("region_behind", "Those of them that were due in the last turn and had to wait.")
+REGION_LOOKS: Final = _counter("region_looks_total", "How often what this region holds of one was looked at.")
+REGION_LEASES: Final = _counter("region_leases_total", "Leases that the home gave and this region enforces.")
+REGION_RETURNS: Final = _counter("region_returns_total", "How often this region gave units up that it did not need.")
+REGION_SHORT: Final = _counter("region_short_total", "Leases with less than the region asked for.")
+REGION_SET_BACK: Final = _counter("region_clock_set_back_total", "Leases that were ended since Redis' clock went back.")
+REGION_ASKED: Final = _histogram("region_asked_seconds", "How long requests waited for a lease, or for units.")
+
 FAMILIES: Final = (
     LAG,
     WRITER_SHARDS,
@@ -136,6 +146,14 @@ FAMILIES: Final = (
     CERTIFICATES,
     TELEMETRY_DROPPED,
     STORE_UP,
+    REGION_ORGANIZATIONS,
+    REGION_BEHIND,
+    REGION_LOOKS,
+    REGION_LEASES,
+    REGION_RETURNS,
+    REGION_SHORT,
+    REGION_SET_BACK,
+    REGION_ASKED,
     REPLICA_LAG,
     REPLICA_NEAR,
     REPLICA_READS,

@@ -20,6 +20,7 @@ from control.db import StoreUnavailable
 from control.http.context import Context
 from control.metrics import families as f
 from control.metrics.redis_server import metrics_of
+from control.regions.service import RegionService
 from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 
 log = structlog.get_logger()
@@ -113,10 +114,24 @@ def _of_this_process(ctx: Context) -> Iterator[Metric]:
             yield f.REPLICA_LAG.one(ctx.reading.lag_seconds)
         yield f.REPLICA_NEAR.one(ctx.reading.is_near)
         yield f.REPLICA_READS.of({(store,): count for store, count in ctx.reading.reads.items()})
+    if ctx.regional is not None:
+        yield from _of_region(ctx.regional)
     yield f.CLOCK_SKEW.of({(key.partition(" ")[0],): round(ahead, 6) for key, ahead in ctx.clocks.skews.items()})
     states = ctx.background.states.items()
     yield f.SERVICE_ALIVE.of({(name,): state.alive for name, state in states})
     yield f.SERVICE_RESTARTS.of({(name,): state.restarts for name, state in states})
+
+
+def _of_region(region: RegionService) -> Iterator[Metric]:
+    totals = region.agent.totals
+    yield f.REGION_ORGANIZATIONS.one(len(region))
+    yield f.REGION_BEHIND.one(region.behind)
+    yield f.REGION_LOOKS.one(totals.looks)
+    yield f.REGION_LEASES.one(totals.leased)
+    yield f.REGION_RETURNS.one(totals.lowered)
+    yield f.REGION_SHORT.one(totals.short)
+    yield f.REGION_SET_BACK.one(totals.set_back)
+    yield f.REGION_ASKED.durations({(): region.asked})
 
 
 def _messages(looked: Tiles) -> Iterator[Metric]:

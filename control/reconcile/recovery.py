@@ -82,9 +82,12 @@ class Recovery:
         clock: Clock = system_clock,
         ledger_clock: LedgerClock | None = None,
         late_max: int = LATE_MAX,
+        *,
+        leased: bool = False,
     ) -> None:
         """`ledger_clock` is set by each look at Redis. `late_max`: where so many lines wait for Postgres, no more are
-        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow."""
+        taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow. `leased`:
+        Redis is that of one of several regions."""
         self._db = db
         self._ledger = ledger
         self._redis = cast("Any", ledger.redis)
@@ -99,6 +102,7 @@ class Recovery:
         self._late: list[str] = []
         """What gateways reported by themselves, until it is put back."""
         self._late_max = late_max
+        self._leased = leased
         self._late_waits = False
         self.units_lost = 0
         """At most, as gateways reported it to this process."""
@@ -257,6 +261,9 @@ class Recovery:
             restored = await self._restore(
                 fronts, newest, reports, {shard: mark for each in marks for shard, mark in each.items()}
             )
+            if self._leased:
+                ended = await self._rolled_back.lapse(shards)
+                log.warning("leases are ended: this region's redis may have forgotten what it returned", leases=ended)
             for front, mark in zip(fronts, marks, strict=True):
                 epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
         del self._late[: len(late)]

@@ -25,6 +25,7 @@ BEHIND_SECONDS = 0.2
 BEHIND_ATTEMPTS = 25
 MARGIN = timedelta(seconds=2 * RECENT_SECONDS)
 PUBLISHED_PAGE = 2_000
+LAPSED_AT_ONCE = 500  # in one script: about a millisecond
 
 
 class RolledBack:
@@ -119,6 +120,21 @@ class RolledBack:
             except RedisError as e:
                 raise LedgerUnavailable(f"looking at entitlements: {e}") from e
             dropped, after = dropped + len(outdated), rows[-1].org
+
+    async def lapse(self, shards: Collection[int]) -> int:
+        """Ends the leases of all organizations of these shards, which have lost their memory; how many there were.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
+        ended = 0
+        async for page in self._scan.organizations():
+            by_shard: dict[int, list[str]] = {}
+            for org in page:
+                if (shard := self._shard(org)) in shards:
+                    by_shard.setdefault(shard, []).append(org)
+            for orgs in by_shard.values():
+                for at in range(0, len(orgs), LAPSED_AT_ONCE):
+                    ended += await self._ledger.lapse(orgs[at : at + LAPSED_AT_ONCE])
+        return ended
 
     def _shard(self, org: str) -> int:
         return keys.shard_of(org, self._ledger.shards)

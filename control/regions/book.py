@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from control.regions.terms import ALWAYS, Account, Lease, Report, Slot, Source, slot
+from control.regions.terms import ALWAYS, Account, Late, Lease, Report, Slot, Source, slot
 from quota.periods import Period
 
 WAITS_SECONDS = 10.0
@@ -30,11 +30,6 @@ class Holder:
     """By account: when it asked for more than it got, by the home's clock."""
     drawn: dict[Slot, int] = field(default_factory=dict)
     """As it said last, of what is reserved."""
-
-    def undrawn(self, account: Account, period: int) -> int:
-        """Units that it holds and had not drawn."""
-        s = slot(account, period)
-        return self.reserved.get(s, 0) - self.drawn.get(s, 0)
 
 
 @dataclass(slots=True)
@@ -67,15 +62,16 @@ def answer(
     periods: tuple[Period, ...],
     lease_seconds: float,
     now: float,
-) -> Lease | None:
-    """Notes what the region reports, and reserves what it is given. None for a report that came late, and where no
-    period holds the region's time.
+) -> Lease | Late | None:
+    """Notes what the region reports, and reserves what it is given. None where no period holds the region's time.
 
     `limits`: of the organization, in each of its `periods`; an account without a limit is not there. `now`: by the
     home's clock, for waiting only."""
     holder = book.holders.setdefault(region, Holder())
     if (report.epoch, report.returns) < (holder.epoch, holder.returns):
-        return None
+        return Late(holder.epoch, holder.returns)
+    if report.number > holder.number:
+        _remember(holder, report, periods)
     remembers = report.epoch == holder.epoch or holder.number == 0
     if remembers:
         _accept(holder, report)
@@ -135,6 +131,14 @@ def forget(book: Book, before: int) -> None:
         for s in [s for s in holder.reserved if s.period != ALWAYS and s.period < before]:
             del holder.reserved[s]
             holder.drawn.pop(s, None)
+
+
+def _remember(holder: Holder, report: Report, periods: tuple[Period, ...]) -> None:
+    """PostgreSQL has gone back to an older state, and the region holds a lease that it does not know of."""
+    for account, units in report.held.items():
+        for s in {slot(account, p.start) for p in periods}:
+            holder.reserved[s] = max(holder.reserved.get(s, 0), units)
+    holder.number = report.number
 
 
 def _accept(holder: Holder, report: Report) -> None:

@@ -70,6 +70,12 @@ def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:
     return last
 
 
+def least_left(lease: Lease, paces: Mapping[Account, Pace]) -> int:
+    """Units of the account of which the least is left under the lease, of those that anything was drawn of."""
+    left = [units - paces[account].drawn for account, units in lease.ceilings.items() if account in paces]
+    return max(0, min((units for units in left if units > 0), default=0))
+
+
 def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least: Mapping[Account, int]) -> Report:
     snapshot = holding.snapshot
     now_s = snapshot.now_us // 1_000_000
@@ -78,6 +84,7 @@ def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least
         asked_at=now_s,
         epoch=epoch,
         returns=holding.returns,
+        number=holding.number,
         since=min([*starts, now_s]) - PREVIOUS_PERIODS_SECONDS,
         held=held_of(snapshot),
         drawn=drawn_of(snapshot),

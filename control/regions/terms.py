@@ -55,6 +55,8 @@ class Report:
     """Grows each time that the region's ledger has lost its memory and was put right (quota/generation.py)."""
     returns: int
     """How often the region has lowered ceilings."""
+    number: int
+    """Of the lease that the ledger enforces; 0: it never had one."""
     since: int
     """Of periods that began before this second, the ledger may have dropped what was drawn."""
     held: Mapping[Account, int] = field(default_factory=dict)
@@ -65,6 +67,16 @@ class Report:
     """Ceilings that it would like. An account that is not here needs nothing."""
     least: Mapping[Account, int] = field(default_factory=dict)
     """Units that are of use at all: the cost of one request that was refused for want of units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The answer to a report that the home has heard a later one of."""
+
+    epoch: int
+    returns: int
+    """How often the region had lowered, by that one. A ledger of the same epoch that has lowered less has lost what it
+    held: it goes on above this number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Protocol
 
 import structlog
 
@@ -18,7 +19,7 @@ from control.usage.outcomes import CONFLICT, Charged, LetPass, Outcome, outside_
 from control.usage.records import UsageRecord
 from quota.events import REPORTED, UsageEvent, parse
 from quota.ledger import Ledger, LedgerUnavailable
-from quota.model import Admitted, Decision, Entitlement, Recalled, Report, Unknown
+from quota.model import Admitted, Decision, Entitlement, Exhausted, Recalled, Report, Unknown
 
 log = structlog.get_logger()
 
@@ -26,8 +27,17 @@ _SURE = (Admitted, LedgerUnavailable)
 """Decisions that took the key into account, or that leave open whether it was."""
 
 
+class Regional(Protocol):
+    """Knows what this region holds of an organization, and asks its home."""
+
+    async def ask(self, org: str, refused: Mapping[str, int]) -> None:
+        """`refused`: by meter, the units that were refused. Raises StoreUnavailable, LedgerUnavailable."""
+
+
 class Reporter:
-    def __init__(self, ledger: Ledger, publisher: Publisher) -> None:
+    def __init__(self, ledger: Ledger, publisher: Publisher, regional: Regional | None = None) -> None:
+        """`regional`: None where there is one region."""
+        self._regional = regional
         self._ledger = ledger
         self._publisher = publisher
         self._loading: dict[str, asyncio.Task[Entitlement]] = {}
@@ -75,7 +85,17 @@ class Reporter:
         return [outcomes[n] for n in range(len(records))]
 
     async def _charge(self, org: str, reports: Mapping[int, Report]) -> dict[int, Decision | LedgerUnavailable]:
-        return dict(zip(reports, await self._ledger.report(org, list(reports.values())), strict=True))
+        decisions = dict(zip(reports, await self._ledger.report(org, list(reports.values())), strict=True))
+        again = [n for n, decision in decisions.items() if _may_pass_elsewhere(decision)]
+        if self._regional is None or not again:
+            return decisions
+        refused = dict[str, int]()
+        for n in again:
+            if isinstance(decisions[n], Exhausted):
+                refused[reports[n].meter] = refused.get(reports[n].meter, 0) + reports[n].units
+        await self._regional.ask(org, refused)
+        some = [reports[n] for n in again]
+        return decisions | dict(zip(again, await self._ledger.report(org, some), strict=True))
 
     async def _recall(self, org: str, names: Sequence[str]) -> Recalled:
         """What was charged under these keys. If one of them is unknown and Redis does not know the organization, it is
@@ -107,6 +127,13 @@ class Reporter:
             loading = self._loading[org] = asyncio.create_task(self._publisher.install(org))
             loading.add_done_callback(lambda _: self._loading.pop(org))
         await asyncio.shield(loading)
+
+
+def _may_pass_elsewhere(decision: Decision | LedgerUnavailable) -> bool:
+    """Whether the region was short of a lease, or of units that its home may have."""
+    if isinstance(decision, Exhausted):
+        return decision.more_elsewhere
+    return isinstance(decision, Unknown) and decision.lapsed
 
 
 def _name_of(key: str) -> str:

@@ -58,10 +58,10 @@ class Writer:
         clock: Clock = system_clock,
         thresholds: Thresholds | None = None,
         leases: Leases | None = None,
-        on_moved: OnMoved | None = None,
+        on_moved: Sequence[OnMoved] = (),
         watermarks_seconds: float = WATERMARKS_SECONDS,
     ) -> None:
-        """Without leases it works on all shards. `on_moved` is told what counters were moved by, once that is
+        """Without leases it works on all shards. `on_moved` are told what counters were moved by, once that is
         committed. `watermarks_seconds`: how long Postgres may take to say how far all writers are; then the lag is told
         by what it said before."""
         self._on_moved = on_moved
@@ -151,8 +151,8 @@ class Writer:
             await self._take_up(behind)
             return False
         self._positions, self._written_since_announced = after, True
-        if self._on_moved is not None:
-            self._on_moved(batch.usage)
+        for tell in self._on_moved:
+            tell(batch.usage)
         for poison in batch.quarantined:
             log.error("quarantined a stream entry that is no usage event", **asdict(poison))
         return not full

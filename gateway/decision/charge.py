@@ -17,7 +17,7 @@ from gateway.routing.destinations import Destination, MeteredRoute
 from gateway.settings.metering import Outcome
 from identity.claims import Claims
 from quota.calls.take import decode_take
-from quota.model import Decision, Stale, Unknown
+from quota.model import Decision, Exhausted, Stale, Unknown
 from quota.wire import More
 
 ABANDONED: Final = "the client left before its request was forwarded"
@@ -27,7 +27,7 @@ class ChargeState(Enum):
     ASKED = "asked"
     """The ledger has not answered yet, or has refused."""
     ASKED_AGAIN = "asked again"
-    """The same, after the organization was loaded."""
+    """The same, after the organization was loaded, or the region's home was asked for units."""
     CHARGED = "charged"
     JOURNALED = "journaled"
     """The ledger is away: it will be charged later."""
@@ -94,7 +94,7 @@ class Deciding(Protocol):
     def permits(self) -> Permits: ...
     @property
     def outage(self) -> Outage | None: ...
-    def hydrate(self, charge: "Charge") -> None: ...
+    def hydrate(self, charge: "Charge", refused: Exhausted | None = None) -> None: ...
     def look_again(self, charge: "Charge", stale: Stale) -> None: ...
     def refuse_charge(self, charge: "Charge", decision: Decision) -> None: ...
     def refuse_unchecked(self, asker: Asker, destination: Destination) -> None: ...
@@ -170,6 +170,8 @@ class Charge:
                 self._deciding.look_again(self, decision)
             elif isinstance(decision, Unknown) and self.state is ASKED:
                 self._deciding.hydrate(self)
+            elif isinstance(decision, Exhausted) and decision.more_elsewhere and self.state is ASKED:
+                self._deciding.hydrate(self, decision)
             else:
                 self._deciding.refuse_charge(self, decision)
 

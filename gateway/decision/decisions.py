@@ -249,8 +249,9 @@ class Decisions:
 
     # What the ledger says: the charge calls
 
-    def hydrate(self, charge: Charge) -> None:
-        """Redis does not know the organization: it is loaded, and then asked again."""
+    def hydrate(self, charge: Charge, refused: Exhausted | None = None) -> None:
+        """Redis does not know the organization: it is loaded, and then asked again. `refused`: it knows it, but this
+        region is short of units, and its home is asked for some."""
 
         def on_answer(published: bool) -> None:
             asker, destination = charge.asker, charge.destination
@@ -258,10 +259,13 @@ class Decisions:
                 return
             if published:
                 self._take(asker, destination, charge.claims, ASKED_AGAIN, charge.rounds)
-            else:
+            elif refused is None:
                 self._refuse_pending(asker, destination)
+            else:
+                self.refuse_charge(charge, refused)
 
-        self._hydrator.ask(charge.claims.org, on_answer)
+        short = None if refused is None else (refused.balance.meter, charge.price.charges[refused.balance.meter])
+        self._hydrator.ask(charge.claims.org, on_answer, short)
 
     def look_again(self, charge: Charge, stale: Stale) -> None:
         """Another version of the organization is published than the principal was looked at with."""

@@ -78,8 +78,9 @@ class HydrationClient:
         for org in list(self._questions):
             self.answer(org, published=False)
 
-    def ask(self, org: str, answered: Answered) -> None:
-        """Asks for the organization, and calls back once: when it is there, or when the time is up."""
+    def ask(self, org: str, answered: Answered, short: tuple[str, int] | None = None) -> None:
+        """Asks for the organization, and calls back once: when it is there, or when the time is up. `short`: a meter
+        that this region was short of, and the cost."""
         if self._waiting >= WAITING_MAX:
             answered(False)
             return
@@ -89,7 +90,7 @@ class HydrationClient:
             question = self._questions[org] = _Question(self, org)
             question.deadline = self._deadlines.now + self._timeout
             self._deadlines.add(question)
-            self._link.call(command("RPUSH", keys.HYDRATE, org), _ignore)
+            self._link.call(command("RPUSH", keys.HYDRATE, str(keys.Asked(org, *(short or ())))), _ignore)
         question.waiting.append(answered)
 
     def answer(self, org: str, *, published: bool) -> None:

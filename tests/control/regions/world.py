@@ -165,7 +165,15 @@ class Region:
         if lower:
             ledger.lower(lower)
         return Report(
-            now, ledger.epoch, ledger.returns, int(now) - 200, dict(ledger.held), dict(ledger.drawn), wanted, least
+            now,
+            ledger.epoch,
+            ledger.returns,
+            ledger.number,
+            int(now) - 200,
+            dict(ledger.held),
+            dict(ledger.drawn),
+            wanted,
+            least,
         )
 
     def _last(self) -> Account:
@@ -236,7 +244,7 @@ class World:
         if before is not None:
             self.book.holders[region.name] = before  # the home's transaction did not commit
             return
-        if lease is not None and region.connected:
+        if isinstance(lease, Lease) and region.connected:
             self.network.send(self.true, lambda: self._installed(region, lease))
 
     def _installed(self, region: Region, lease: Lease) -> None:

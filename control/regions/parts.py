@@ -1,0 +1,15 @@
+"""What works for one of several regions, and how it is put together."""
+
+from control.db import Database
+from control.regions.agent import Agent, Publishing
+from control.regions.home import Home
+from control.regions.service import LEASE_SECONDS, RegionService
+from quota.ledger import Ledger
+
+__all__ = ["RegionService", "open_region"]
+
+
+def open_region(name: str, db: Database, ledger: Ledger, publisher: Publishing) -> RegionService:
+    """`name`: of the region whose ledger that is."""
+    home = Home(db, LEASE_SECONDS)
+    return RegionService(db, home, Agent(name, home, ledger, publisher))
