@@ -208,7 +208,7 @@ class Agent:
         self.totals.short += bool(lease.short)
         return org, True
 
-    async def give_up(self, orgs: Iterable[str]) -> None:
+    async def announce(self, orgs: Iterable[str]) -> None:
         """Tells gateways that wait for these organizations to go on with what there is. Raises LedgerUnavailable."""
         for org in orgs:
             await self._ledger.announce(org)

@@ -92,7 +92,7 @@ def answer(
         spare[account] = max(0, free) // (SPARE_PART * len(book.holders))
         # What a ledger without memory holds and wants is of another time.
         wanted = max(0, report.wanted.get(account, base) - base) if remembers else 0
-        wanted = max(1, spare[account]) if is_new else wanted
+        wanted = max(1, spare[account], wanted) if is_new else wanted
         given = _portion(wanted, report.least.get(account, 0), free, 1 + waiting)
         if wanted > given:
             holder.waits[account], short[account] = now, wanted - given

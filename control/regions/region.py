@@ -78,14 +78,14 @@ def least_left(lease: Lease, paces: Mapping[Account, Pace]) -> int:
 
 def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least: Mapping[Account, int]) -> Report:
     snapshot = holding.snapshot
-    now_s = snapshot.now_us // 1_000_000
+    now_s = snapshot.now_us / 1_000_000
     starts = [p.start for p in snapshot.periods]
     return Report(
         asked_at=now_s,
         epoch=epoch,
         returns=holding.returns,
         number=holding.number,
-        since=min([*starts, now_s]) - PREVIOUS_PERIODS_SECONDS,
+        since=min([*starts, int(now_s)]) - PREVIOUS_PERIODS_SECONDS,
         held=held_of(snapshot),
         drawn=drawn_of(snapshot),
         wanted=wanted,
@@ -107,7 +107,7 @@ def terms_of(entitlement: Entitlement, lease: Lease) -> LeaseTerms:
         returns=lease.returns,
         number=lease.number,
         asked_s=int(lease.asked_at),
-        lasts_s=int(lease.ends_at - lease.asked_at),
+        lasts_s=round(lease.ends_at - lease.asked_at),
         periods=lease.periods,
         meters=tuple(meters),
         grants=tuple(

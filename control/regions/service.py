@@ -32,7 +32,7 @@ LOOK_SECONDS: Final = 1.0
 RENEW_SECONDS: Final = LEASE_SECONDS / 3
 SHORT_SECONDS: Final = 0.5
 """While another region may return what is waited for, the home is asked so often."""
-SHORT_TIMES: Final = 10
+SHORT_LOOKS: Final = 10
 IDLE_LOOKS: Final = 5
 """After it was used last, at twice the time each: 31 seconds in all."""
 AT_ONCE: Final = 50
@@ -57,18 +57,18 @@ class _Watched:
     units: int = 0
     """Used since it was looked at."""
     idle_looks: int = 0
-    short_until: int = 0
+    short_looks: int = 0
     """Looks that are left to get what a request was refused."""
     refused: dict[str, int] = field(default_factory=dict)
 
     def is_due(self, now: float, left: int) -> bool:
         """`left`: units that it had when it was looked at."""
         since = now - self.looked_at
-        if self.short_until:
+        if self.short_looks:
             return since >= SHORT_SECONDS
         if self.used_at >= self.looked_at:
             return since >= (LOOK_SECONDS if 4 * self.units >= left else RENEW_SECONDS)
-        return since >= LOOK_SECONDS * 2**self.idle_looks
+        return since >= LOOK_SECONDS * (1 << self.idle_looks)
 
 
 class RegionService:
@@ -81,6 +81,9 @@ class RegionService:
         self.agent = agent
         self._time = time
         self._watched: dict[str, _Watched] = {}
+        self._asked: dict[str, None] = {}
+        """Organizations that requests wait for, until somebody's turn."""
+        self._turns = asyncio.Lock()
         self._heard_at = float("-inf")
         self._told_set_back = 0
         self.asked = Histogram()
@@ -106,20 +109,17 @@ class RegionService:
         gateways are told to go on.
 
         Raises StoreUnavailable, LedgerUnavailable."""
-        watched = self._watched.setdefault(org, _Watched(self._time()))
-        watched.used_at, watched.idle_looks = self._time(), 0
+        began = self._time()
+        watched = self._watched.setdefault(org, _Watched(began))
+        watched.used_at, watched.idle_looks = began, 0
         for meter, units in refused.items():
             watched.refused[meter] = max(units, watched.refused.get(meter, 0))
-            watched.short_until = SHORT_TIMES
-        began = self._time()
-        try:
-            leased = await self._look([org])
-        except BaseException:
-            await self.agent.give_up([org])
-            raise
+            watched.short_looks = SHORT_LOOKS
+        self._asked[org] = None
+        async with self._turns:
+            if org in self._asked:  # nobody had a turn since
+                await self._look(list(islice(self._asked, AT_ONCE)))
         self.asked.add(self._time() - began)
-        if org not in leased:
-            await self.agent.give_up([org])
 
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable, LedgerUnavailable; whoever runs it starts it again."""
@@ -132,39 +132,44 @@ class RegionService:
         """Looks at what is due. Raises StoreUnavailable, LedgerUnavailable."""
         await self._hear()
         now = self._time()
-        due = [org for org, watched in self._watched.items() if watched.is_due(now, self._left(org))]
+        due = {org: None for org, watched in self._watched.items() if watched.is_due(now, self._left(org))}
         for org in await self._home.waited_for(self.agent.name, WAITED_FOR_MAX):
-            watched = self._watched.setdefault(org, _Watched(now, idle_looks=IDLE_LOOKS))
-            if now - watched.looked_at >= LOOK_SECONDS and org not in due:
-                due.insert(0, org)
+            watched = self._watched.setdefault(org, _Watched(float("-inf"), idle_looks=IDLE_LOOKS))
+            if now - watched.looked_at >= LOOK_SECONDS:
+                due[org] = None
         self.behind = max(0, len(due) - TURN_ORGANIZATIONS)
-        orgs = iter(due[:TURN_ORGANIZATIONS])
+        orgs = islice(due, TURN_ORGANIZATIONS)
         while batch := list(islice(orgs, AT_ONCE)):
-            await self._look(batch)
+            async with self._turns:
+                await self._look([org for org in batch if org in self._watched])
 
-    async def _look(self, orgs: Iterable[str]) -> set[str]:
-        wants = {}
+    async def _look(self, orgs: Iterable[str]) -> None:
+        """At organizations that are watched. Requests that wait for them are told to go on, whatever comes of it."""
+        wants, waiting = dict[str, dict[str, int]](), list[str]()
         for org in orgs:
             watched = self._watched[org]
             wants[org] = dict(watched.refused)
             watched.looked_at, watched.units = self._time(), 0
-        leased = await self.agent.look(wants)
+            if org in self._asked or watched.refused:
+                waiting.append(org)
+                self._asked.pop(org, None)
+        try:
+            await self.agent.look(wants)
+        finally:
+            await self.agent.announce(waiting)
         for org in wants:
             self._after(org)
-        return leased
 
     def _after(self, org: str) -> None:
         """What was looked at is watched on, or not."""
-        watched, known = self._watched.get(org), self.agent.known(org)
-        if watched is None:
-            return
+        watched, known = self._watched[org], self.agent.known(org)
         short = known is not None and known.lease is not None and bool(known.lease.short)
-        watched.short_until = max(0, watched.short_until - 1) if short else 0
-        if not watched.short_until:
+        watched.short_looks = max(0, watched.short_looks - 1) if short else 0
+        if not watched.short_looks:
             watched.refused.clear()
         if watched.used_at < watched.looked_at:
             watched.idle_looks += 1
-        if watched.idle_looks > IDLE_LOOKS and not watched.short_until:
+        if watched.idle_looks > IDLE_LOOKS and not watched.short_looks and org not in self._asked:
             del self._watched[org]
             self.agent.forget(org)
 

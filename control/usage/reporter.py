@@ -91,8 +91,7 @@ class Reporter:
             return decisions
         refused = dict[str, int]()
         for n in again:
-            if isinstance(decisions[n], Exhausted):
-                refused[reports[n].meter] = refused.get(reports[n].meter, 0) + reports[n].units
+            refused[reports[n].meter] = refused.get(reports[n].meter, 0) + reports[n].units
         await self._regional.ask(org, refused)
         some = [reports[n] for n in again]
         return decisions | dict(zip(again, await self._ledger.report(org, some), strict=True))

@@ -27,7 +27,9 @@ class ChargeState(Enum):
     ASKED = "asked"
     """The ledger has not answered yet, or has refused."""
     ASKED_AGAIN = "asked again"
-    """The same, after the organization was loaded, or the region's home was asked for units."""
+    """The same, after the organization was loaded."""
+    ASKED_HOME = "asked home"
+    """The same, after the region's home was asked for units."""
     CHARGED = "charged"
     JOURNALED = "journaled"
     """The ledger is away: it will be charged later."""
@@ -37,6 +39,7 @@ class ChargeState(Enum):
 
 ASKED: Final = ChargeState.ASKED
 ASKED_AGAIN: Final = ChargeState.ASKED_AGAIN
+ASKED_HOME: Final = ChargeState.ASKED_HOME
 CHARGED: Final = ChargeState.CHARGED
 
 
@@ -170,7 +173,7 @@ class Charge:
                 self._deciding.look_again(self, decision)
             elif isinstance(decision, Unknown) and self.state is ASKED:
                 self._deciding.hydrate(self)
-            elif isinstance(decision, Exhausted) and decision.more_elsewhere and self.state is ASKED:
+            elif isinstance(decision, Exhausted) and decision.more_elsewhere and self.state is not ASKED_HOME:
                 self._deciding.hydrate(self, decision)
             else:
                 self._deciding.refuse_charge(self, decision)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.decision import idempotency, refusals
 from gateway.decision.authentication import Authentication
-from gateway.decision.charge import ASKED, ASKED_AGAIN, Asker, Charge, ChargeState, Clock, Outage
+from gateway.decision.charge import ASKED, ASKED_AGAIN, ASKED_HOME, Asker, Charge, ChargeState, Clock, Outage
 from gateway.decision.exhausted import ExhaustedMemory
 from gateway.decision.looks import ROUNDS_MAX, Looks, Unread
 from gateway.decision.refusals import RefusalAnswer
@@ -258,7 +258,8 @@ class Decisions:
             if asker.over:
                 return
             if published:
-                self._take(asker, destination, charge.claims, ASKED_AGAIN, charge.rounds)
+                state = ASKED_AGAIN if refused is None else ASKED_HOME
+                self._take(asker, destination, charge.claims, state, charge.rounds)
             elif refused is None:
                 self._refuse_pending(asker, destination)
             else:

@@ -57,7 +57,7 @@ def lease_call(org: str, terms: LeaseTerms, shards: int, generation: str) -> Cal
     """The reply is a PublishOutcome: INSTALLED, NOT_NEWER or MEMORY_LOST."""
     bounds = [bound for period in terms.periods for bound in (period.start, period.end)]
     bounds += [0] * (4 - len(bounds))
-    argv: list[Word] = [generation, org, keys.CHANGED, terms.returns, terms.number, terms.version]
+    argv: list[Word] = [generation, terms.returns, terms.number, terms.version]
     argv.append(_PERIODS.pack(*bounds) + LEASE.pack(terms.asked_s, terms.lasts_s))
     for m in terms.meters:
         limits = LIMIT.pack(m.allowance, NO_CAP if m.overage_max is None else m.overage_max)

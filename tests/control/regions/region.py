@@ -37,11 +37,12 @@ class Publishing:
         self._db, self._ledger = db, ledger
 
     async def install(self, org: str) -> None:
-        seconds, _ = await self._ledger.redis.time()
+        seconds, microseconds = await self._ledger.redis.time()
+        now = seconds + microseconds / 1e6
         async with self._db.connection() as connection:
-            state = await stored_state.load_state(connection, org, seconds)
+            state = await stored_state.load_state(connection, org, now)
         assert state is not None
-        await self._ledger.publish(derive(state, seconds), leased=True)
+        await self._ledger.publish(derive(state, now), leased=True)
 
 
 class Region:
