@@ -47,10 +47,8 @@ async def test_a_region_that_is_short_of_units_asks_its_home_before_it_refuses(
     async with Redis.from_url(redis_url) as redis:
         await lease(acme, redis, units=1, free=500)
         first = await gateway.get("/", acme)
-        assert (first.status, first["ratelimit"]) == (
-            200,
-            f'"api_calls";r=999;t={first["ratelimit"].rpartition("=")[2]}',
-        )
+        assert first.status == 200
+        assert ";r=999;" in (first["ratelimit"] or "")
         waiting = asyncio.create_task(gateway.get("/", acme))
         asked = await redis.blpop([keys.HYDRATE], timeout=PATIENCE_SECONDS)
         assert asked is not None
