@@ -1,4 +1,4 @@
-"""The kinds of servers that keep the ledger: one, or several that stand in for each other or share it."""
+"""Which servers keep the ledger: one, several that stand in for each other or share it, or one in each region."""
 
 from enum import StrEnum
 
@@ -7,3 +7,4 @@ class Topology(StrEnum):
     SINGLE = "single"
     SENTINEL = "sentinel"
     CLUSTER = "cluster"
+    REGIONS = "regions"

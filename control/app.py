@@ -155,19 +155,18 @@ async def opened(
     host_clock: Clock | None = None,
     *,
     webhook_attempts_max: int = ATTEMPTS_MAX,
-    region: str | None = None,
 ) -> AsyncIterator[Context]:
     """Connections to both stores, and all that works on them. Raises StoreUnavailable, LedgerError.
 
     `clock`: by what periods begin and end; None: Redis' (control/ledger/clocks.py). `host_clock`: what this machine's
     clock says; None: as `clock`, or the system's. `webhook_attempts_max`: of an event of Stripe's, then it is given
-    up. `region`: which of several this is, each with a Redis of its own; None: there is one."""
+    up."""
     async with AsyncExitStack() as stack:
         stack.enter_context(logs_sent(settings.telemetry, tracing.SERVICE))
         stack.enter_context(tracing.exporting(settings.telemetry))
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
-        leased = region is not None
+        leased = settings.own_region.several
         recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock, leased=leased)
         context = await _assemble(
             stack,
@@ -178,7 +177,6 @@ async def opened(
             clock=clock or ledger_clock,
             host_clock=host_clock or clock or system_clock,
             webhook_attempts_max=webhook_attempts_max,
-            region=region,
         )
         context.background.add(BulkRunner(context.actions, context.signin.authors))
         stack.enter_context(reporting(settings.telemetry, context))
@@ -195,13 +193,12 @@ async def _assemble(
     clock: Clock,
     host_clock: Clock,
     webhook_attempts_max: int,
-    region: str | None,
 ) -> Context:
     """The services, and what the endpoints work with."""
     db, ledger, streams = stores.db, stores.ledger, stores.streams
-    leased = region is not None
-    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock, leased=leased)
-    regional = None if region is None else open_region(region, db, ledger, publisher)
+    region = settings.own_region
+    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock, leased=region.several)
+    regional = open_region(region.name, db, ledger, publisher) if region.several else None
     writing = _open_writer(stack, stores, settings, clock, regional)
     charging = Ledger(stores.charging, ledger.shards)
     access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)

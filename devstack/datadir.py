@@ -48,6 +48,10 @@ class DataDirectory:
         """The same of the control plane."""
         return self.path / "control.yaml"
 
+    def control_settings_of(self, region: str) -> Path:
+        """The same of another region's."""
+        return self.path / f"control-{region}.yaml"
+
     @property
     def people_file(self) -> Path:
         """Whom the sample identity provider knows."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import redis
 
 from common.redis_topology import Topology
-from devstack import valkey, valkey_cluster
+from devstack import regions, valkey, valkey_cluster
 from devstack.child import Child, Pause, StackError
 from devstack.ports import LOOPBACK
 from devstack.sentinels import NAME, SAFE, Group, fields, last_primary
@@ -30,7 +30,7 @@ class Servers(Protocol):
 
     @property
     def url(self) -> str:
-        """For `redis.url` of both planes."""
+        """For `redis.url` of both planes; of several regions it is that of the first."""
 
     def facts(self) -> dict[str, Any]:
         """More about them, for ready.json."""
@@ -52,6 +52,10 @@ def servers(
         raise StackError(f"{directory} has the ledger of another --topology, in {kept}: choose another --data-dir")
     if topology is Topology.CLUSTER:
         return _Cluster(cluster, ports, logs, inherited_fds)
+    if topology is Topology.REGIONS:
+        return Regions(directory, ports, logs, inherited_fds)
+    if (others := directory / regions.server_of(regions.OTHERS[0])).exists():
+        raise StackError(f"{directory} has the ledgers of --topology regions, in {others}: choose another --data-dir")
     if topology is Topology.SINGLE:
         if primary := last_primary(directory):
             raise StackError(
@@ -83,6 +87,32 @@ class _Single:
     def wait_ready(self, pause: Pause) -> None:
         assert self._child is not None  # noqa: S101 - it was started before
         valkey.wait_ready(self._child, self._port, pause)
+
+
+class Regions:
+    """A Valkey for each."""
+
+    def __init__(self, directory: Path, ports: Mapping[str, int], logs: Path, inherited_fds: Sequence[int]) -> None:
+        names = {region: regions.server_of(region) for region in regions.PARTS}
+        self.urls = {region: valkey.url(ports[name]) for region, name in names.items()}
+        self._servers = [
+            _Single(directory / name, ports[name], logs / f"{name}.log", inherited_fds) for name in names.values()
+        ]
+
+    @property
+    def url(self) -> str:
+        return self.urls[regions.FIRST]
+
+    def facts(self) -> dict[str, Any]:
+        return {"redis_servers": [url.rpartition("://")[2].partition("/")[0] for url in self.urls.values()]}
+
+    def start(self, keep: Keep, keep_watcher: Keep) -> None:
+        for server in self._servers:
+            server.start(keep, keep_watcher)
+
+    def wait_ready(self, pause: Pause) -> None:
+        for server in self._servers:
+            server.wait_ready(pause)
 
 
 class _BySentinels:

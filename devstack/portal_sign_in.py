@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from devstack.demo import DemoOrganization
+from devstack.regions import with_region
 
 HEAD: Final = "# Made by `quotagate up` at each start. --control-config names another file.\n"
 NONE: Final = "  sign_in: null\n"
@@ -31,8 +32,11 @@ def _claims(demo: DemoOrganization) -> Mapping[str, Any]:
     return {"sub": f"owner_of_{demo.org}", "name": f"Owner of {demo.name}", "org_id": demo.org, "org_role": "owner"}
 
 
-def write_settings(file: Path, issuer: str) -> None:
+def write_settings(file: Path, issuer: str, region: str | None = None) -> None:
+    """`region`: which of several it works for."""
     packaged = resources.files("config").joinpath("control.yaml").read_text(encoding="utf-8")
+    if region is not None:
+        packaged = with_region(packaged, region)
     file.write_text(HEAD + with_sign_in(packaged, issuer), encoding="utf-8")
 
 

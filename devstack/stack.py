@@ -23,6 +23,7 @@ from devstack import (
     oidc_process,
     portal_sign_in,
     postgres,
+    regions,
     sample_process,
     stripe_backend,
     token_mint,
@@ -134,7 +135,7 @@ class Stack:
         self._ledger = ledger_servers.servers(
             options.topology, data.path, self._at.ledger_ports, data.log_of("*").parent, self._inherited_fds
         )
-        self._further = further.choose(data, options.gateways, options.control_planes, self._at.ports)
+        self._further = further.choose(data, *_further_names(options), self._at.ports)
         self._own_stripe = stripe_backend.own_account(os.environ)
         self._stripe = self._own_stripe or stripe_backend.StripeBackend(
             self._secrets.stripe_key, self._secrets.stripe_webhook_secret, stripe_backend.url(self._at.stripe_port)
@@ -196,6 +197,7 @@ class Stack:
             "topology": self._options.topology.value,
             "redis": self._ledger.url,
             **self._ledger.facts(),
+            **self._of_regions(),
             "postgres": self._at.postgres,
             "postgres_owner": self._at.postgres_owner,
             "stripe": self._stripe.api_url or "https://api.stripe.com",
@@ -250,7 +252,7 @@ class Stack:
         argv = [sys.executable, "-m", "quotagate", command, "--host", LOOPBACK, "--port", str(port), *extra]
         if config is not None:
             argv += ["--config", str(config)]
-        env = self._environment() | (self._of_the_issuer() if command == "control" else {})
+        env = self._environment() | (self._of_the_issuer() if command == "control" else {}) | self._regional(name)
         child = spawn(name, argv, env=env, grace_seconds=PLANE_STOP_SECONDS, **self._common(name))
         return self._supervisor.keep(child, Stage.TRAFFIC if command == "gateway" else Stage.CONTROL)
 
@@ -258,15 +260,28 @@ class Stack:
         config = self._options.control_config
         if config is None:
             config = self._data.control_settings
-            portal_sign_in.write_settings(config, oidc_process.url(self._at.oidc_port))
+            self._write_control_settings(config, regions.FIRST)
         return self._start_plane("control", self._at.control_port, config)
 
+    def _write_control_settings(self, file: Path, region: str) -> None:
+        of_region = region if self._options.topology is Topology.REGIONS else None
+        portal_sign_in.write_settings(file, oidc_process.url(self._at.oidc_port), of_region)
+
+    def _control_settings_of(self, name: str) -> Path:
+        """Of a further control plane."""
+        if self._options.topology is not Topology.REGIONS:
+            return self._options.control_config or self._data.control_settings
+        region = _region_of(name)
+        file = self._data.control_settings_of(region)
+        self._write_control_settings(file, region)
+        return file
+
     def _start_further(self) -> list[tuple[Child, int]]:
-        """Beside the first of each, with the same settings; and their ports."""
-        control_config = self._options.control_config or self._data.control_settings
+        """Beside the first of each, with the same settings but for the region; and their ports."""
         gateway_config = self._options.gateway_config or self._data.gateway_settings
         controls = [
-            (self._start_plane(name, port, control_config), port) for name, port in self._further.control_planes
+            (self._start_plane(name, port, self._control_settings_of(name)), port)
+            for name, port in self._further.control_planes
         ]
         gateways = [
             (self._start_plane(name, port, gateway_config, *self._of_gateway(metrics_port)), port)
@@ -327,5 +342,48 @@ class Stack:
             "QUOTAGATE_STRIPE_API_URL": self._stripe.api_url,
         }
 
+    def _regional(self, name: str) -> dict[str, str]:
+        """What differs for a plane of another region than the first."""
+        region = _region_of(name)
+        if not isinstance(self._ledger, ledger_servers.Regions) or not region:
+            return {}
+        gateway, control, _ = self._further.at(region)
+        return {
+            "QUOTAGATE_REDIS_URL": self._ledger.urls[region],
+            "QUOTAGATE_GATEWAY_URL": gateway,
+            "QUOTAGATE_CONTROL_URL": control,
+        }
+
+    def _of_regions(self) -> dict[str, Any]:
+        """By region, the addresses of its own."""
+        if not isinstance(self._ledger, ledger_servers.Regions):
+            return {}
+        names = ("gateway", "control", "metrics")
+        places = {regions.FIRST: (self._at.gateway, self._at.control, self._at.metrics)}
+        places |= {region: self._further.at(region) for region in regions.OTHERS}
+        return {
+            "regions": {
+                region: {**dict(zip(names, place, strict=True)), "redis": self._ledger.urls[region]}
+                for region, place in places.items()
+            }
+        }
+
     def _token(self, org: str) -> str:
         return token_mint.mint(org, self._secrets.jwt_secret, now=time.time(), ttl=DEMO_TOKEN_TTL)
+
+
+def _further_names(options: Options) -> tuple[list[str], list[str]]:
+    """Those of gateways and of control planes, without the first of each. Raises `StackError`."""
+    if options.topology is not Topology.REGIONS:
+        return further.numbered("gateway", options.gateways), further.numbered("control", options.control_planes)
+    if options.gateways > 1 or options.control_planes > 1 or options.control_config is not None:
+        raise StackError(
+            "--topology regions has a gateway and a control plane in each region, with settings of their own: start it "
+            "without --gateways, --control-planes and --control-config"
+        )
+    return [f"gateway-{region}" for region in regions.OTHERS], [f"control-{region}" for region in regions.OTHERS]
+
+
+def _region_of(name: str) -> str:
+    """Of a plane's name; empty for the first region's."""
+    return name.partition("-")[2]

@@ -39,7 +39,8 @@ def up(
         Topology,
         typer.Option(
             help="Which Valkeys keep the ledger. sentinel: a primary, two replicas, three Sentinels. "
-            "cluster: three primaries, each with a replica."
+            "cluster: three primaries, each with a replica. regions: three, each with a Valkey, a gateway and a "
+            "control plane of its own."
         ),
     ] = Topology.SINGLE,
 ) -> None:

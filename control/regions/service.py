@@ -180,11 +180,12 @@ class RegionService:
     async def _tell_set_back(self, connection: Connection, at: float) -> None:
         """Of leases that were ended since the clock of this region's Redis went back."""
         ended, self._told_set_back = self.agent.totals.set_back - self._told_set_back, self.agent.totals.set_back
+        region, before = self._db.region, moment(at - SET_BACK_SECONDS)
         if ended:
-            content = {"region": self.agent.name, "leases": ended}
-            await incidents.open(connection, at, SET_BACK, self.agent.name, None, content)
-        before = moment(at - SET_BACK_SECONDS)
-        await sql.incidents.close_unseen(connection, kind=SET_BACK, before=before, at=moment(at))
+            content = {"region": region.name, "leases": ended}
+            await incidents.open(connection, at, SET_BACK, region.incident_key("redis"), None, content)
+        prefix = region.incident_prefix
+        await sql.incidents.close_unseen(connection, kind=SET_BACK, prefix=prefix, before=before, at=moment(at))
 
     async def _hear(self) -> None:
         """Says that this region is here, and tells an admin of those that are not."""

@@ -1,15 +1,12 @@
 """Several regions, each with a Redis, gateways and control planes of its own; all share one PostgreSQL."""
 
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field
 
 from common.settings_file import Location, SettingsConflict, SettingsModel
 from control.region import ALONE, NUMBER_MAX, Region
-
-REGIONS_MAX: Final = 1
-"""Nothing divides a quota among regions yet, so several would each sell all of it (docs/decisions/0059)."""
 
 RegionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
@@ -26,8 +23,6 @@ class RegionSettings(SettingsModel):
 def own_region(region: str | None, regions: dict[str, RegionSettings]) -> Region:
     """Raises SettingsConflict."""
     faults: list[tuple[Location, str]] = []
-    if len(regions) > REGIONS_MAX:
-        faults.append((("regions",), f"this release works with at most {REGIONS_MAX}"))
     if regions and region is None:
         faults.append((("region",), f"is missing: which of {', '.join(regions)} is this"))
     if region is not None and region not in regions:

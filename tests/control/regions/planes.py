@@ -16,7 +16,6 @@ from control.app import opened
 from control.entitlements.catalogue import apply_plans
 from control.http.context import Context
 from control.journal import Author
-from control.settings import regions
 from control.settings.control_plane import Settings
 from devstack import valkey as valkey_wheel
 from quota import keys
@@ -47,6 +46,11 @@ class Plane:
         decision = await self.take(org, units)
         assert isinstance(decision, Admitted), decision
         return decision.receipt
+
+    async def lease(self, org: str, units: int = 0) -> None:
+        """It holds as many units, as if a request waited for them."""
+        assert self.context.regional is not None
+        await self.context.regional.ask(org, {CALLS: units} if units else {})
 
     async def held(self, org: str) -> OrganizationSnapshot | None:
         return await self.context.ledger.peek(org)
@@ -83,6 +87,8 @@ class Planes:
         answer = await self.us.admin.put(f"/v1/entitlements/{org}", json={"plan": plan, **content})
         assert answer.status_code == 200, answer.text
         await self.eu.context.publisher.install(org)
+        for plane in (self.us, self.eu):
+            await plane.lease(org)
         return org
 
     async def written(self, org: str, events: int) -> None:
@@ -101,9 +107,8 @@ def second_valkey(stack_directory: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-async def planes(settings: Settings, second_valkey: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Planes]:
+async def planes(settings: Settings, second_valkey: str) -> AsyncIterator[Planes]:
     """Without background services."""
-    monkeypatch.setattr(regions, "REGIONS_MAX", 100)
     async with AsyncExitStack() as stack:
         opened_planes = []
         for region, url in (("us", settings.redis.url.get_secret_value()), ("eu", second_valkey)):

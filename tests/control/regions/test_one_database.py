@@ -33,11 +33,9 @@ IN_FORCE_SECONDS = 5.0
 PLANE = """if True:
     import asyncio, sys
     from control.app import opened
-    from control.settings import regions
     from control.settings.control_plane import Settings
 
     async def main(settings):
-        regions.REGIONS_MAX = 100
         async with opened(Settings.model_validate_json(settings)) as context:
             async with context.background.running():
                 print("runs", flush=True)

@@ -16,6 +16,7 @@ from control.regions.home import Home
 from control.regions.parts import open_region
 from control.regions.service import IDLE_LOOKS, LEASE_SECONDS, RENEW_SECONDS, RegionService
 from control.settings.control_plane import Settings
+from control.settings.regions import RegionSettings
 from control.usage.records import UsageRecord
 from devstack import valkey as valkey_wheel
 from quota import keys
@@ -29,6 +30,7 @@ from tests.control.regions.region import CALLS, Region
 pytestmark = pytest.mark.usefixtures("new_streams")
 
 PATIENCE_SECONDS = 60
+REGIONS = {"eu": RegionSettings(number=0, part=0.5), "us": RegionSettings(number=1, part=0.5)}
 
 
 class Time:
@@ -41,7 +43,7 @@ class Time:
 
 @pytest.fixture
 async def context(settings: Settings, clock: MovedClock) -> AsyncIterator[Context]:
-    async with opened(settings, clock, region="eu") as opened_context:
+    async with opened(settings.model_copy(update={"region": "eu", "regions": REGIONS}), clock) as opened_context:
         yield opened_context
 
 

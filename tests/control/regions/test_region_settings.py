@@ -7,7 +7,6 @@ import pytest
 
 from common.settings_file import SettingsError, parse
 from control.region import ALONE, Region
-from control.settings import regions
 from control.settings.control_plane import Settings
 
 FILE = """
@@ -23,12 +22,6 @@ def read(text: str) -> Settings:
     return parse("control.yaml", FILE.format(regions=text), Settings, {})
 
 
-@pytest.fixture
-def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it will be once quotas are divided among regions."""
-    monkeypatch.setattr(regions, "REGIONS_MAX", 100)
-
-
 def test_without_regions_there_is_one_that_has_everything() -> None:
     assert read("").own_region == ALONE
     assert (ALONE.number, ALONE.part, ALONE.several) == (0, 1, False)
@@ -36,17 +29,10 @@ def test_without_regions_there_is_one_that_has_everything() -> None:
     assert (only.number, only.several, only.share(7), only.incident_key("redis")) == (0, False, 7, "redis")
 
 
-def test_several_regions_are_refused_until_a_quota_is_divided_among_them() -> None:
-    with pytest.raises(SettingsError, match=r"control.yaml:\d+: regions: this release works with at most 1"):
-        read(f"region: eu\n{THREE}")
-
-
-@pytest.mark.usefixtures("many")
 def test_a_control_plane_works_for_the_region_that_it_names() -> None:
     assert read(f"region: eu\n{THREE}").own_region == Region("eu", 1, 0.3, 0.5, several=True)
 
 
-@pytest.mark.usefixtures("many")
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
