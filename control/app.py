@@ -166,8 +166,7 @@ async def opened(
         stack.enter_context(tracing.exporting(settings.telemetry))
         stores, ledger_clock = await _connect(stack, settings), LedgerClock()
         scan = Scan(stores.db, stores.ledger, stores.streams, settings.writer.keep_seconds, clock or ledger_clock)
-        leased = settings.own_region.several
-        recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock, leased=leased)
+        recovery = await _open_recovery(stores, scan, clock or ledger_clock, ledger_clock)
         context = await _assemble(
             stack,
             stores,
@@ -196,27 +195,21 @@ async def _assemble(
 ) -> Context:
     """The services, and what the endpoints work with."""
     db, ledger, streams = stores.db, stores.ledger, stores.streams
-    region = settings.own_region
-    publisher = Publisher(db, ledger, streams, recovery, settings.writer.keep_seconds, clock, leased=region.several)
-    regional = open_region(region.name, db, ledger, publisher) if region.several else None
+    publisher = _open_publisher(stores, recovery, settings, clock)
+    regional = open_region(db, ledger, publisher)
     writing = _open_writer(stack, stores, settings, clock, regional)
-    charging = Ledger(stores.charging, ledger.shards)
-    access = await open_access(stack, db, ledger, charging, publisher, settings, clock, host_clock)
-    lag, attempts_max = writing.writer.lag_seconds, webhook_attempts_max
-    bound_of_given = GivenBound(db, settings.approvals, clock)
-    billing = await open_billing(stack, settings, db, publisher, lag, clock, attempts_max, bound_of_given)
+    access = await open_access(stack, db, ledger, stores.charges, publisher, settings, clock, host_clock)
+    lag, given = writing.writer.lag_seconds, GivenBound(db, settings.approvals, clock)
+    billing = await open_billing(stack, settings, db, publisher, lag, clock, webhook_attempts_max, given)
     services: list[Service] = [
         *writing.services,
-        recovery,
-        Hydrator(stores.blocking, publisher, recovery, regional),
-        publisher,
+        *(recovery, Hydrator(stores.blocking, publisher, recovery, regional), publisher),
         reconciler := Reconciler(db, scan, settings.reconcile, clock),
         sealer := Sealer(db, clock),
         archiver := Archiver(db, settings.retention, clock),
         reading := Reading(db, settings.postgres.replica, settings.postgres.timeout_seconds, clock),
         clocks := Clocks(db, ledger, settings.clock_skew_seconds_max, host_clock),
-        *(() if regional is None else (regional,)),
-        *chain(access.services, _chosen_services(settings, stores, billing, clock, host_clock)),
+        *chain(access.services, _chosen_services(settings, stores, billing, regional, clock, host_clock)),
     ]
     return Context(
         db=db,
@@ -226,7 +219,7 @@ async def _assemble(
         streams=streams,
         publisher=publisher,
         writer=writing.writer,
-        reporter=Reporter(charging, publisher, regional),
+        reporter=Reporter(stores.charges, publisher, regional),
         buckets=Buckets(db, ledger),
         explainer=Explainer(db, ledger, settings.refusals_days, clock),
         background=Background(services),
@@ -264,6 +257,11 @@ class _Writing:
         yield from (self.writer, self.thresholds, self.directory)
 
 
+def _open_publisher(stores: "_Stores", recovery: Recovery, settings: Settings, clock: Clock) -> Publisher:
+    keep_seconds, leased = settings.writer.keep_seconds, stores.db.region.several
+    return Publisher(stores.db, stores.ledger, stores.streams, recovery, keep_seconds, clock, leased=leased)
+
+
 def _open_writer(
     stack: AsyncExitStack, stores: "_Stores", settings: Settings, clock: Clock, regional: RegionService | None
 ) -> _Writing:
@@ -277,7 +275,12 @@ def _open_writer(
 
 
 def _chosen_services(
-    settings: Settings, stores: "_Stores", billing: Billing | None, clock: Clock, host_clock: Clock
+    settings: Settings,
+    stores: "_Stores",
+    billing: Billing | None,
+    regional: RegionService | None,
+    clock: Clock,
+    host_clock: Clock,
 ) -> Iterator[Service]:
     """Those that the settings ask for, and what keeps or forgets as they say."""
     db = stores.db
@@ -292,6 +295,8 @@ def _chosen_services(
         yield Notifier(db, settings.notifications, clock, host_clock)
     if billing is not None:
         yield from (billing.inbox, billing.overage)
+    if regional is not None:
+        yield regional
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +307,11 @@ class _Stores:
     blocking: Redis
     """Waits up to a second for an answer."""
     charging: Redis
+
+    @property
+    def charges(self) -> Ledger:
+        """For usage that is reported."""
+        return Ledger(self.charging, self.ledger.shards)
 
 
 async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
@@ -327,10 +337,9 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> _Stores:
     return _Stores(db, ledger, streams, blocking, charging)
 
 
-async def _open_recovery(
-    stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock, *, leased: bool
-) -> Recovery:
-    recovery = Recovery(stores.db, stores.ledger, stores.streams, scan, clock, ledger_clock, leased=leased)
+async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock: LedgerClock) -> Recovery:
+    db, ledger, streams, leased = stores.db, stores.ledger, stores.streams, stores.db.region.several
+    recovery = Recovery(db, ledger, streams, scan, clock, ledger_clock, leased=leased)
     await recovery.look()
     vouch(stores.charging, stores.ledger.shards, recovery.is_believed)
     recovery.other_clients = (stores.charging, stores.blocking)

@@ -5,9 +5,10 @@ ceilings that are reserved for it in every period that it may charge. So no cloc
 things alone make a reservation smaller: the region's report that its ledger has lowered the ceiling, and a later
 period."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
 
 from control.regions.terms import ALWAYS, Account, Late, Lease, Report, Slot, Source, slot
 from quota.periods import Period
@@ -81,32 +82,10 @@ def answer(
     if current is None:
         return None
     listed = _listed(book, holder, limits, periods, current, report.asked_at + lease_seconds)
-    ceilings, spare, recalled, pressed = {}, {}, set(), set()
-    left_free, elsewhere, short = {}, {}, {}
-    for account, limit in limits.items():
-        slots = {slot(account, p.start) for p in listed}
-        is_new = not any(s in holder.reserved for s in slots)
-        base = min(holder.reserved.get(s, 0) for s in slots)
-        free = min(limit - book.reserved(s) + holder.reserved.get(s, 0) for s in slots) - base
-        waiting = book.waiting(account, now, region)
-        spare[account] = max(0, free) // (SPARE_PART * len(book.holders))
-        # What a ledger without memory holds and wants is of another time.
-        wanted = max(0, report.wanted.get(account, base) - base) if remembers else 0
-        wanted = max(1, spare[account], wanted) if is_new else wanted
-        given = _portion(wanted, report.least.get(account, 0), free, 1 + waiting)
-        if wanted > given:
-            holder.waits[account], short[account] = now, wanted - given
-        else:
-            holder.waits.pop(account, None)
-        for s in slots:
-            holder.reserved[s] = max(holder.reserved.get(s, 0), base + given)
-        ceilings[account] = max(0, base + min(given, free))
-        left_free[account] = max(0, free - given)
-        elsewhere[account] = book.drawn_elsewhere(slot(account, current.start), region)
-        if ceilings[account] < base:
-            recalled.add(account)
-        if waiting or free < 0:
-            pressed.add(account)
+    parts = {
+        account: _give(book, region, account, limit, {slot(account, p.start) for p in listed}, report, remembers, now)
+        for account, limit in limits.items()
+    }
     holder.number += 1
     return Lease(
         epoch=holder.epoch,
@@ -115,14 +94,56 @@ def answer(
         asked_at=report.asked_at,
         ends_at=report.asked_at + lease_seconds,
         periods=listed,
-        ceilings=ceilings,
-        spare=spare,
-        recalled=frozenset(recalled),
-        pressed=frozenset(pressed),
-        free=left_free,
-        drawn_elsewhere=elsewhere,
-        short=short,
+        ceilings={account: part.ceiling for account, part in parts.items()},
+        spare={account: part.spare for account, part in parts.items()},
+        recalled=frozenset(account for account, part in parts.items() if part.recalled),
+        pressed=frozenset(account for account, part in parts.items() if part.pressed),
+        free={account: part.free for account, part in parts.items()},
+        drawn_elsewhere={a: book.drawn_elsewhere(slot(a, current.start), region) for a in parts},
+        short={account: part.short for account, part in parts.items() if part.short},
     )
+
+
+class _Part(NamedTuple):
+    """What a region is given of one account."""
+
+    ceiling: int
+    recalled: bool
+    pressed: bool
+    spare: int
+    free: int
+    short: int
+
+
+def _give(
+    book: Book,
+    region: str,
+    account: Account,
+    limit: int,
+    slots: Collection[Slot],
+    report: Report,
+    remembers: bool,
+    now: float,
+) -> _Part:
+    holder = book.holders[region]
+    is_new = not any(s in holder.reserved for s in slots)
+    base = min(holder.reserved.get(s, 0) for s in slots)
+    free = min(limit - book.reserved(s) + holder.reserved.get(s, 0) for s in slots) - base
+    waiting = book.waiting(account, now, region)
+    spare = max(0, free) // (SPARE_PART * len(book.holders))
+    # What a ledger without memory holds and wants is of another time.
+    wanted = max(0, report.wanted.get(account, base) - base) if remembers else 0
+    wanted = max(1, spare, wanted) if is_new else wanted
+    given = _portion(wanted, report.least.get(account, 0), free, 1 + waiting)
+    if wanted > given:
+        holder.waits[account] = now
+    else:
+        holder.waits.pop(account, None)
+    for s in slots:
+        holder.reserved[s] = max(holder.reserved.get(s, 0), base + given)
+    ceiling = max(0, base + min(given, free))
+    pressed = bool(waiting) or free < 0
+    return _Part(ceiling, ceiling < base, pressed, spare, max(0, free - given), wanted - given)
 
 
 def forget(book: Book, before: int) -> None:

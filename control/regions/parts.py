@@ -9,7 +9,9 @@ from quota.ledger import Ledger
 __all__ = ["RegionService", "open_region"]
 
 
-def open_region(name: str, db: Database, ledger: Ledger, publisher: Publishing) -> RegionService:
-    """`name`: of the region whose ledger that is."""
+def open_region(db: Database, ledger: Ledger, publisher: Publishing) -> RegionService | None:
+    """None where there is one region."""
+    if not db.region.several:
+        return None
     home = Home(db, LEASE_SECONDS)
-    return RegionService(db, home, Agent(name, home, ledger, publisher))
+    return RegionService(db, home, Agent(db.region.name, home, ledger, publisher))

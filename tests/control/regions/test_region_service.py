@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from control.app import opened
 from control.http.context import Context
+from control.regions.agent import Agent
 from control.regions.home import Home
-from control.regions.parts import open_region
 from control.regions.service import IDLE_LOOKS, LEASE_SECONDS, RENEW_SECONDS, RegionService
 from control.settings.control_plane import Settings
 from control.settings.regions import RegionSettings
@@ -61,8 +61,8 @@ def moment() -> Time:
 @pytest.fixture
 def service(context: Context, moment: Time) -> RegionService:
     """The same, whose time the test moves."""
-    made = open_region("eu", context.db, context.ledger, context.publisher)
-    return RegionService(context.db, Home(context.db, LEASE_SECONDS), made.agent, moment)
+    home = Home(context.db, LEASE_SECONDS)
+    return RegionService(context.db, home, Agent("eu", home, context.ledger, context.publisher), moment)
 
 
 @pytest.fixture
