@@ -1,7 +1,7 @@
 """Two regions of a test: a Valkey and a control plane for each, on one PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +67,14 @@ class Plane:
             for n in range(times):
                 event: dict[Any, Any] = {"e": f"t {uuid4()} {org} {start} {CALLS}:1"}
                 pipeline.xadd(stream, event, id="*" if ms is None else f"{ms}-{n}")
+            await pipeline.execute()
+
+    async def add_each(self, orgs: Sequence[str], start: int) -> None:
+        """An event of each of these, in this order."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for org in orgs:
+                event: dict[Any, Any] = {"e": f"t {uuid4()} {org} {start} {CALLS}:1"}
+                pipeline.xadd(keys.events_key(keys.shard_of(org, SHARDS)), event)
             await pipeline.execute()
 
 

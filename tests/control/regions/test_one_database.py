@@ -22,9 +22,9 @@ from quota.check_times import FIELD, CheckTimes, encode
 from quota.model import Admitted, Unknown
 from tests import charging
 from tests.control.access.keys import created
-from tests.control.regions.planes import CALLS, REGIONS, Plane, Planes, planes, running, second_valkey, soon
+from tests.control.regions.planes import CALLS, REGIONS, SHARDS, Plane, Planes, planes, running, second_valkey, soon
 from tests.control.usage import write_all
-from tests.control.writers import PERIOD
+from tests.control.writers import PERIOD, until
 from tests.replies import as_text
 
 __all__ = ["planes", "running", "second_valkey"]
@@ -61,6 +61,28 @@ async def test_events_of_two_regions_are_written_once_also_of_one_organization_i
         by_region += " FROM usage_by_region WHERE org = $1 GROUP BY region) AS u"
         assert await running.value(by_region, each) == "200,200"
     assert await running.value("SELECT count(*) FROM usage_quarantine") == 0
+
+
+async def test_writers_of_two_regions_never_wait_for_each_other_in_a_circle(planes: Planes) -> None:
+    orgs = [org for n in range(2000) if keys.shard_of(org := f"org-{n:04}", SHARDS) == 0]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    async def both_wait() -> bool:
+        return bool(await planes.value(waiting) == 2)
+
+    for locked in (False, True):
+        await asyncio.gather(planes.us.add_each(orgs, PERIOD.start), planes.eu.add_each(orgs[::-1], PERIOD.start))
+        async with AsyncExitStack() as lock:
+            if locked:  # in the middle, for both to have done a part
+                connection = await lock.enter_async_context(planes.us.context.db.transaction())
+                one = orgs[len(orgs) // 2]
+                await connection.execute("SELECT FROM usage_counter WHERE org = $1 FOR UPDATE", one)
+            writing = asyncio.gather(write_all(planes.us.context), write_all(planes.eu.context))
+            if locked:
+                await until(both_wait)
+        await writing
+    used = "SELECT (min(used), max(used), count(*))::text FROM usage_counter WHERE org = ANY($1::text[])"
+    assert await planes.value(used, orgs) == f"(4,4,{len(orgs)})"
 
 
 async def spent(planes: Planes) -> tuple[str, dict[str, int]]:
