@@ -167,14 +167,21 @@ local function load_decide(seen_start_s, start)
         if not sources then sources, entry = payment() end
         local from = sources(hash, now_s, cost, used, burnt, sold, allowance, over_max, grants)
         whole = allowance + burnt + from.granted
-        if from.short > 0 then
+        local short = from.short
+        if asked_s and from.over > 0 then
+          --@constants LIMIT_BYTES ELSEWHERE
+          -- The home has units that are included: no overage is sold before them.
+          local _, _, _, _, included = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+          if included > 0 then short = short + from.over end
+        end
+        if short > 0 then
           --@constants EXHAUSTED
           local left, detail = from.left + from.granted, 0
           if asked_s then
             --@constants LIMIT_BYTES ELSEWHERE MORE_ELSEWHERE ANSWER_SECONDS
-            local more, more_left, more_over, free = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+            local more, more_left, more_over, free, included = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
             whole, left, over_max = whole + more, left + more_left, over_max + more_over
-            if from.short <= free or now_s >= asked_s + ANSWER_SECONDS then detail = MORE_ELSEWHERE end
+            if short <= free or included > 0 or now_s >= asked_s + ANSWER_SECONDS then detail = MORE_ELSEWHERE end
           end
           if over_max >= 0 and cost > whole + over_max then detail = detail + 1 end
           return pack(REPLY_WITH_BALANCE, EXHAUSTED, (at + 3) / 5, now_us, start_s, end_s, detail, whole, left, sold)

@@ -141,6 +141,8 @@ class Elsewhere(NamedTuple):
     """Units by which its cap of overage is higher."""
     free: int = 0
     """Units that no region held, of any kind: the home could have given them."""
+    included: int = 0
+    """Those of them that are of the allowance and of grants: no overage is sold before them."""
 
 
 class Level(IntEnum):

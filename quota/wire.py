@@ -85,10 +85,10 @@ CONCURRENT_MAX: Final = Struct("<I")
 _TWO_NUMBERS = Struct("<dd")
 LIMIT: Final = _TWO_NUMBERS
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
-ELSEWHERE: Final = Struct("<dddd")
+ELSEWHERE: Final = Struct("<ddddd")
 """Follows it in a region, where LIMIT is what the region holds: units by which the organization's limit is higher; what
 of these no region had charged when the lease was made; units by which its cap of overage is higher; units that its home
-could have given the region then."""
+could have given the region then; and those of them that are included, so that no overage is sold before them."""
 
 REPLY: Final = Struct("<BBdddd")
 """Of `take`: verdict, number of the meter from 1 (or More, or Level), now us, period start s, period end s, detail."""

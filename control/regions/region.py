@@ -57,16 +57,17 @@ def needs_of(
 
 
 def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:
-    """For each meter the account that pays last. It is the one that is short of what no other account has."""
+    """For each meter the account that pays last. It is the one that is short of what no other account has. While the
+    home has included units, they come before overage: then it is all accounts that may have them."""
     last = {}
     for m in snapshot.meters:
-        grants = [g for g in snapshot.grants if g.meter == m.meter]
-        if snapshot.policy is OveragePolicy.METERED:
-            last[Account(Source.OVERAGE, m.meter)] = m.meter
-        elif grants:
-            last[Account(Source.GRANT, grants[-1].id)] = m.meter
-        else:
-            last[Account(Source.ALLOWANCE, m.meter)] = m.meter
+        grants = [Account(Source.GRANT, g.id) for g in snapshot.grants if g.meter == m.meter]
+        included = [Account(Source.ALLOWANCE, m.meter), *grants]
+        if snapshot.policy is not OveragePolicy.METERED:
+            included = included[-1:]
+        elif not snapshot.elsewhere.get(m.meter, Elsewhere()).included:
+            included = [Account(Source.OVERAGE, m.meter)]
+        last |= dict.fromkeys(included, m.meter)
     return last
 
 
@@ -127,5 +128,6 @@ def _elsewhere(entitlement: Entitlement, m: MeterLimit, lease: Lease) -> Elsewhe
     overage_max = 0
     if m.overage_max is not None and overage in lease.ceilings:
         overage_max = max(0, m.overage_max - lease.ceilings[overage])
-    free = sum(lease.free.get(account, 0) for account in (*limits, overage))
-    return Elsewhere(sum(more.values()), left, overage_max, free)
+    included = sum(lease.free.get(account, 0) for account in limits)
+    free = included + lease.free.get(overage, 0)
+    return Elsewhere(sum(more.values()), left, overage_max, free, included)

@@ -44,7 +44,7 @@ def publish_call(
     for m in e.meters:
         overage = -1 if m.overage_max is None else m.overage_max
         limits = LIMIT.pack(m.allowance, overage if e.policy is OveragePolicy.METERED else 0)
-        argv += [m.meter, limits + ELSEWHERE.pack(0, 0, 0, 0) if leased else limits]
+        argv += [m.meter, limits + ELSEWHERE.pack(0, 0, 0, 0, 0) if leased else limits]
     for meter, grants in by_meter.items():
         argv += [meter, " ".join(f"{g.id} {g.units} {g.expires_at}" for g in grants)]
     argv += [part for pair in written.items() for part in pair]

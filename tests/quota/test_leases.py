@@ -171,6 +171,26 @@ async def test_overage_and_grants_are_held_likewise(region: RegionBooks) -> None
     assert (usage.used, usage.burnt, usage.overage) == (145, 25, 20)
 
 
+@pytest.mark.parametrize("cap", [None, 300])
+async def test_no_overage_is_sold_while_the_home_has_units_that_are_included(
+    region: RegionBooks, cap: int | None
+) -> None:
+    await region.publish(policy=OveragePolicy.METERED, meters=(MeterLimit(CALLS, 1000, cap),))
+    held = (MeterLimit(CALLS, 100, cap),)
+    elsewhere = {CALLS: Elsewhere(900, 900, 0, free=20, included=20)}
+    assert await region.lease(meters=held, elsewhere=elsewhere)
+    for take in (region.take, region.take_with_more):
+        refused = await take(101)
+        assert isinstance(refused, Exhausted)
+        assert (refused.more_elsewhere, refused.over_limit) == (True, False)
+    admitted = await region.take(100)
+    assert isinstance(admitted, Admitted)
+    settlement = await charging.settle(region.ledger, region.org, admitted.receipt, {CALLS: 110})
+    assert settlement.shortfall == {}, "what was used is paid"
+    assert await region.lease(meters=held, elsewhere={CALLS: Elsewhere(900, 0)})
+    assert isinstance(await region.take(1), Admitted)
+
+
 async def test_a_leased_organization_may_have_so_many_requests_under_way(region: RegionBooks) -> None:
     await region.publish(concurrent_max=1)
     assert await region.lease()

@@ -43,7 +43,11 @@ class Plane:
         return await charging.take(self.context.ledger, org, uuid4().hex, {CALLS: units}, path=path, version=version)
 
     async def charge(self, org: str, units: int) -> bytes:
+        """The home is asked where the region is short."""
         decision = await self.take(org, units)
+        if not isinstance(decision, Admitted):
+            await self.lease(org, units)
+            decision = await self.take(org, units)
         assert isinstance(decision, Admitted), decision
         return decision.receipt
 

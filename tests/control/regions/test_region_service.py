@@ -269,7 +269,7 @@ async def test_a_clock_that_was_set_back_is_an_incident_and_its_lease_is_replace
     assert isinstance(await take(context, org, "b"), Admitted)
     moment.now += 10
     await service.turn()
-    assert await incidents(context, "region_clock_set_back") == ["eu"]
+    assert await incidents(context, "region_clock_set_back") == ["eu/redis"]
 
 
 async def test_what_a_region_does_is_measured(nobody: AsyncClient, regional: RegionService, org: str) -> None:

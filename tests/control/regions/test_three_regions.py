@@ -80,6 +80,24 @@ async def test_three_regions_sell_a_quota_to_its_end_and_not_a_unit_more(regions
     assert not decisions[Unknown]
 
 
+async def test_regions_sell_all_that_is_included_before_overage(regions: list[Region], entitled: Entitled) -> None:
+    org, random = await entitled("growth", meters={CALLS: ALLOWANCE}), Random(5)
+    await asyncio.gather(*(region.look(org) for region in regions))
+    while await used(regions, org) < ALLOWANCE:
+        for region in regions:
+            for _ in range(random.choice([0, 5, 200])):
+                if isinstance(await region.take(org, random.randint(1, 3)), Exhausted):
+                    await region.look(org)
+    for _ in range(20):
+        await regions[0].take(org, 10)
+        for region in regions:
+            await region.look(org)
+    usage = [u for region in regions for u in ((await region.ledger.peek(org)) or pytest.fail()).usage]
+    overage, allowance = sum(u.overage for u in usage), sum(u.used - u.overage for u in usage)
+    assert overage > 0
+    assert ALLOWANCE * 0.99 <= allowance <= ALLOWANCE
+
+
 async def test_a_region_that_is_cut_off_spends_what_it_holds_and_no_more(regions: list[Region], org: str) -> None:
     random = Random(2)
     await asyncio.gather(*(region.look(org) for region in regions))
