@@ -78,6 +78,7 @@ CREATE TABLE region_publication (
     published_version bigint NOT NULL DEFAULT 0,
     published_at      timestamptz,
     renew_at          timestamptz,                 -- by the region's own clock
+    traceparent       text,                        -- that of `publication`
     PRIMARY KEY (region, org)
 );
 CREATE INDEX region_publication_pending ON region_publication (region, version) WHERE version > published_version;
@@ -86,14 +87,13 @@ CREATE INDEX region_publication_due ON region_publication (region, renew_at) WHE
 CREATE VIEW publication_by_region AS
     SELECT 0::smallint AS region, org, version, published_version, published_at, renew_at, traceparent FROM publication
     UNION ALL
-    SELECT r.region, r.org, r.version, r.published_version, r.published_at, r.renew_at, p.traceparent
-    FROM region_publication r JOIN publication p ON p.org = r.org;
+    SELECT region, org, version, published_version, published_at, renew_at, traceparent FROM region_publication;
 
 CREATE FUNCTION publish_in_regions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO region_publication (region, org, version)
-    SELECT number, NEW.org, NEW.version FROM region WHERE number > 0
-    ON CONFLICT (region, org) DO UPDATE SET version = excluded.version;
+    INSERT INTO region_publication (region, org, version, traceparent)
+    SELECT number, NEW.org, NEW.version, NEW.traceparent FROM region WHERE number > 0
+    ON CONFLICT (region, org) DO UPDATE SET version = excluded.version, traceparent = excluded.traceparent;
     RETURN NULL;
 END
 $$;

@@ -14,6 +14,7 @@ from control.app import opened
 from control.commands.reconcile import recompute
 from control.db import StoreUnavailable
 from control.settings.control_plane import Settings
+from control.usage.limits import LimitWatch
 from quota import generation, keys
 from quota.access import Path as PrincipalPath
 from quota.access import digest16, version_word
@@ -246,6 +247,25 @@ async def test_what_is_shown_is_the_sum_over_regions(running: Planes) -> None:
         burnt = sum(sum(snapshot.grant_used.values()) for snapshot in held if snapshot is not None)
         assert burnt >= 17 + 14 - 10
         assert grant["remaining"] == 40 - burnt
+
+
+async def test_an_organization_is_at_its_limit_when_all_regions_together_have_used_it(planes: Planes) -> None:
+    org = await planes.entitled("starter", meters={CALLS: 10})
+    is_open = "SELECT count(*) FROM incident WHERE kind = 'quota_exhausted' AND org = $1 AND closed_at IS NULL"
+    await planes.us.charge(org, 6)
+    receipt = await planes.eu.charge(org, 4)
+    for plane in (planes.us, planes.eu):
+        await write_all(plane.context)
+
+    async def look(plane: Plane) -> int:
+        plane.clock.move(seconds=1)
+        await LimitWatch(plane.context.db, plane.context.ledger, plane.clock).round()
+        return int(await planes.value(is_open, org))
+
+    assert [await look(plane) for plane in (planes.us, planes.eu)] == [1, 1]
+    await charging.settle(planes.eu.context.ledger, org, receipt, {CALLS: 1})
+    await write_all(planes.eu.context)
+    assert [await look(plane) for plane in (planes.us, planes.eu)] == [0, 0]
 
 
 async def test_a_region_enforces_its_part_of_a_rate_and_of_concurrent_requests_and_shows_the_whole(
