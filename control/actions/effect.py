@@ -155,7 +155,7 @@ async def used_by(parts: ActionParts, org: str, now: float) -> Used:
     else:
         counted = (await written_counters(parts.db, [org], keys.shard_of(org, parts.ledger.shards), now))[org]
     usage, grant_used = await with_other_regions(parts.db, org, counted.usage, counted.grant_used, now)
-    return Used(usage, grant_used, exact=snapshot is not None)
+    return Used(usage, grant_used, exact=snapshot is not None and not parts.db.region.several)
 
 
 def entitlement_effect(before: Seen, after: Seen, used: Used, now: float) -> EntitlementEffect:

@@ -184,11 +184,13 @@ RETURNING version;
 
 -- name: bump_due(region, org, at)!
 -- Draws a version for an organization whose periods need renewal where a region has published them, once for however many
--- find it due there.
-WITH due AS (
-    UPDATE region_publication SET renew_at = NULL
-    WHERE region = :region::smallint AND org = :org AND renew_at <= :at
-    RETURNING org
+-- find it due there. As where a version is drawn, the organization's row is locked before those of regions.
+WITH locked AS MATERIALIZED (
+    SELECT org FROM publication WHERE org = :org AND :region::smallint > 0 FOR UPDATE
+), due AS (
+    UPDATE region_publication r SET renew_at = NULL FROM locked
+    WHERE r.region = :region::smallint AND r.org = locked.org AND r.renew_at <= :at
+    RETURNING r.org
 )
 UPDATE publication SET version = nextval('publication_version'),
     renew_at = CASE WHEN :region::smallint > 0 THEN renew_at END

@@ -1,10 +1,10 @@
+-- Shards are given as PostgreSQL numbers them (control/region.py), and returned as the region's ledger does.
+
 -- name: organizations(region, after, limit_rows)
 -- Organizations that were ever published in a region, in the order of their ids.
 SELECT org FROM publication_by_region
 WHERE region = :region::smallint AND org > :after AND published_version > 0
 ORDER BY org LIMIT :limit_rows;
-
--- Shards are given as PostgreSQL numbers them (control/region.py), and returned as the region's ledger does.
 
 -- name: quarantined(shard)$
 -- Entries of the shard that were put aside.
@@ -139,13 +139,15 @@ WHERE e.epoch = (
 -- name: published_since(region, since, after, limit_rows)
 -- What a region's Redis should hold of organizations that were published there since then, in the order of their ids.
 SELECT org, published_version FROM publication_by_region
-WHERE region = :region::smallint AND org > :after AND published_version > 0 AND (:since::timestamptz IS NULL OR published_at >= :since)
+WHERE region = :region::smallint AND org > :after AND published_version > 0
+    AND (:since::timestamptz IS NULL OR published_at >= :since)
 ORDER BY org LIMIT :limit_rows;
 
 -- name: recorded(region, orgs, request_ids, since)
 -- Of these requests in a region, those whose takes and corrections are in Postgres.
 SELECT DISTINCT kind, request_id FROM usage_event
-WHERE shard / 100 = :region::integer AND org = ANY(:orgs::text[]) AND occurred_at >= :since AND request_id = ANY(:request_ids::text[]);
+WHERE org = ANY(:orgs::text[]) AND occurred_at >= :since AND request_id = ANY(:request_ids::text[])
+    AND shard / 100 = :region::integer;
 
 -- name: written_since(region, since)
 -- Organizations with events in a region since then.

@@ -155,17 +155,21 @@ DELETE FROM key_counter WHERE hour < :before;
 SELECT q.org, q.key_id, q.meter, q.window_seconds, extract(epoch FROM q.start)::bigint AS start,
     CASE WHEN q.window_seconds = 0 THEN coalesce((
         SELECT sum(c.used) FROM key_usage_by_region c
-        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.period_start = q.start
+        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter
+            AND c.period_start = q.start
     ), 0) ELSE coalesce((
         SELECT sum(c.used) FROM key_usage_by_region c
-        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter AND c.hour >= q.first AND c.hour < q.last
+        WHERE c.region = :region::integer AND c.org = q.org AND c.key_id = q.key_id AND c.meter = q.meter
+            AND c.hour >= q.first AND c.hour < q.last
     ), 0) + coalesce((
         SELECT sum(e.units) FROM usage_event e
-        WHERE e.shard / 100 = :region::integer AND e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.start
+        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.shard / 100 = :region::integer
+            AND e.taken_at >= q.start
             AND e.taken_at < least(q.first, q.ends)
     ), 0) + coalesce((
         SELECT sum(e.units) FROM usage_event e
-        WHERE e.shard / 100 = :region::integer AND e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.taken_at >= q.last
+        WHERE e.org = q.org AND e.key_id = q.key_id AND e.meter = q.meter AND e.shard / 100 = :region::integer
+            AND e.taken_at >= q.last
             AND e.taken_at < q.ends AND q.last >= q.first
     ), 0) END::bigint AS used,
     q.window_seconds = 0 OR q.first = q.start OR NOT EXISTS (

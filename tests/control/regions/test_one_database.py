@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from control import sql
 from control.access.cleanup import Cleanup
 from control.analytics.check_times import CheckTimesDrain
 from control.app import opened
 from control.commands.reconcile import recompute
 from control.db import StoreUnavailable
+from control.moments import moment
 from control.settings.control_plane import Settings
 from control.usage.limits import LimitWatch
 from quota import generation, keys
@@ -294,6 +296,35 @@ async def test_each_region_renews_its_periods_by_its_own_clock(planes: Planes) -
         assert await ahead.context.publisher.round() == await behind.context.publisher.round() == 0
         assert await planes.value("SELECT version FROM publication WHERE org = $1", org) == version, "and no more"
 
+
+async def test_a_renewal_and_a_change_never_wait_for_each_other_in_a_circle(planes: Planes) -> None:
+    org = await planes.entitled("starter")
+    db = planes.us.context.db
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    async def wait(count: int) -> None:
+        async def true() -> bool:
+            return bool(await planes.value(waiting) == count)
+
+        await until(true)
+
+    async def renewed() -> None:
+        async with planes.eu.context.db.connection() as connection:
+            await sql.entitlements.bump_due(connection, region=1, org=org, at=moment(2**33))
+
+    async def changed() -> None:
+        async with db.connection() as connection:
+            await sql.entitlements.open_publication(connection, org=org)
+
+    version = await planes.value("SELECT version FROM publication WHERE org = $1", org)
+    async with AsyncExitStack() as lock, asyncio.TaskGroup() as both:
+        connection = await lock.enter_async_context(db.transaction())
+        await connection.execute("SELECT FROM region_publication WHERE org = $1 FOR UPDATE", org)
+        for number, each in enumerate((renewed(), changed()), start=1):
+            both.create_task(each)
+            await wait(number)
+        await lock.aclose()
+    assert await planes.value("SELECT version FROM publication WHERE org = $1", org) > version + 1
 
 
 async def test_a_region_whose_control_plane_is_killed_holds_no_other_up_and_loses_nothing(planes: Planes) -> None:
