@@ -30,6 +30,7 @@ BENCHES = {
     "restarts": "what clients notice of rolling restarts, by reload and by replacing gateways",
     "upgrade": "what clients notice of a new release, and of going back (needs git, make, an index of packages)",
     "backup": "size, time and memory of backup and restore",
+    "regions": "several regions, one quota, in 1,000 runs in which anything fails: over, and what is sold at the end",
     "exactness": "over-admission: 4 processes, 3 L requests at once, 20 runs",
 }
 

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from devstack import valkey
 from quota import keys
 from quota.access import KeyRecord, Quota
+from quota.calls.leases import LeaseTerms
 from quota.ledger import Ledger
 from quota.model import CONCURRENT_MAX, Entitlement, Grant, MeterLimit, OveragePolicy, RateLimit, Status
 from quota.periods import monthly_periods
@@ -35,6 +36,7 @@ ROUNDS, TAKES, ORGS = 60, 256, 16
 BATCHES = (1, 4, 16, 64)
 QUIET_SECONDS = 0.01  # for one round's takes
 EMPTY = b"return 1"
+GENERATION = "generation"
 PLENTY = 10**9
 CHECKED = RateLimit(1_000_000, 1, 1_000_000)  # a rate limit that each take checks and none reaches
 TWO = (MeterLimit("api_calls", PLENTY), MeterLimit("tokens", PLENTY))
@@ -54,6 +56,8 @@ class Case(NamedTuple):
     """Each request has an idempotency key of its own."""
     version: str = ""
     """A version word."""
+    leased: bool = False
+    """In one of several regions."""
 
 
 def cases(now: float) -> list[Case]:
@@ -62,6 +66,7 @@ def cases(now: float) -> list[Case]:
         Case("allowance", {}),
         Case("allowance, rate limit", {"rate": CHECKED}),
         Case("allowance, rate limit, version", {"rate": CHECKED}, version="1"),
+        Case("allowance, rate limit, version, in a region", {"rate": CHECKED}, version="1", leased=True),
         Case("allowance, rate limit, version, quota of a key", {"rate": CHECKED}, version=f"1 {OF_A_KEY.limits}"),
         Case("allowance, rate limit, grant in reserve", {"rate": CHECKED, "grants": bonus}),
         Case("allowance, rate limit, two meters", {"rate": CHECKED}, ("api_calls", 1, "tokens", 250)),
@@ -84,8 +89,16 @@ def org(case: Case, i: int) -> str:
 async def publish(url: str, case: Case, now: float) -> None:
     usual = {"meters": TWO, "periods": monthly_periods(0, now)}
     async with Redis.from_url(url) as client:
+        ledger = Ledger(client)
         for i in range(ORGS):
-            await Ledger(client).publish(Entitlement(org(case, i), 1, Status.ACTIVE, **usual | case.terms))
+            name = org(case, i)
+            entitlement = Entitlement(name, 1, Status.ACTIVE, **usual | case.terms)
+            await ledger.publish(entitlement, leased=case.leased)
+            if case.leased:
+                shard = keys.shard_of(name, ledger.shards)
+                await client.set(keys.generation_key(shard), GENERATION)
+                terms = LeaseTerms(1, 0, 1, int(now) - 1, 65_535, entitlement.periods, entitlement.meters)
+                assert await ledger.lease(name, terms, GENERATION)  # noqa: S101 - of a benchmark
 
 
 def says_versions(text: bytes) -> bool:

@@ -5,6 +5,7 @@ from random import Random
 
 from redis.asyncio import Redis
 
+from bench.regions.world import ALLOWANCE, CALLS, GRANT, IN_ORDER, OVERAGE, ReferenceLedger
 from control.regions.region import drawn_of, held_of
 from control.regions.terms import Lease, Slot, slot
 from quota import generation, keys
@@ -13,7 +14,6 @@ from quota.ledger import Ledger
 from quota.model import Admitted, Entitlement, Exhausted, Grant, MeterLimit, OveragePolicy, Status, Unknown
 from quota.periods import Period
 from tests import charging
-from tests.control.regions.world import ALLOWANCE, CALLS, GRANT, IN_ORDER, OVERAGE, ReferenceLedger
 
 RUNS, STEPS = 30, 60
 ORG = "acme"

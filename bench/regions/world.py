@@ -1,7 +1,8 @@
 """Regions, a home and a network between them, in simulated time: what the protocol of leases is checked in.
 
 The home's book, what a region needs, and what is said between them are the real ones (control/regions/). A region's
-ledger is `ReferenceLedger`, which `test_region_scripts.py` compares with the scripts on a real Valkey.
+ledger is `ReferenceLedger`, which tests/control/regions/test_region_scripts.py compares with the scripts on a real
+Valkey.
 """
 
 from collections import Counter

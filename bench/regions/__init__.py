@@ -1,0 +1,1 @@
+"""Several regions in simulated time, over the real rules of leases."""
