@@ -327,7 +327,7 @@ end
 -- request to `general`, with what it has read. What the requests of a call share is made once. It is no function: that
 -- would be one more to make in each call.
 --@constants HEAD HEAD_BYTES LIMIT REPLY_WITH_BALANCE ADMITTED STATUS_SERVED_FIRST STATUS_SERVED_LAST COST_MAX
---@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS HEAD_LEASED_BYTES LEASE LIMIT_BYTES ELSEWHERE
+--@constants MARK_KEYED_ONE_METER MARK_REPORTED_ONE_METER IDEMPOTENCY_SECONDS
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + time[2]
@@ -385,6 +385,7 @@ while key < key_count do
     local left, arrival_us = allowance - (used - burnt - over), nil
     if cost > left then break end
     if #head ~= HEAD_BYTES then
+      --@constants HEAD_LEASED_BYTES LEASE LIMIT_BYTES ELSEWHERE
       if #head ~= HEAD_LEASED_BYTES then break end
       local asked_s, lasts_s = unpack_struct(LEASE, head, HEAD_BYTES + 1)
       if now_s < asked_s or now_s >= asked_s + lasts_s then break end

@@ -85,6 +85,8 @@ CONCURRENT_MAX: Final = Struct("<I")
 _TWO_NUMBERS = Struct("<dd")
 LIMIT: Final = _TWO_NUMBERS
 """A published meter: allowance, units of overage (0: none, -1: without a cap)."""
+PERIODS: Final = Struct("<dddd")
+"""The end of HEAD: two periods (start s, end s)."""
 ELSEWHERE: Final = Struct("<ddddd")
 """Follows it in a region, where LIMIT is what the region holds: units by which the organization's limit is higher; what
 of these no region had charged when the lease was made; units by which its cap of overage is higher; units that its home
@@ -141,7 +143,7 @@ CONSTANTS: Final[dict[str, int | str]] = {
     **{name: layout.format.replace("I", "I4").replace("H", "I2") for name, layout in LAYOUTS.items()},
     "HEAD_BYTES": HEAD.size,
     "HEAD_LEASED_BYTES": HEAD.size + LEASE.size,
-    "LEASE_BEGINS": HEAD.size - 4 * 8,
+    "LEASE_BEGINS": HEAD.size - PERIODS.size,
     "LIMIT_BYTES": LIMIT.size,
     "MORE_ELSEWHERE": MORE_ELSEWHERE,
     "ANSWER_SECONDS": ANSWER_SECONDS,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import Any
 
 from quota import keys
@@ -10,11 +9,10 @@ from quota.calls.call import Call, Word
 from quota.calls.snapshots import decode_snapshot, peeked
 from quota.model import Elsewhere, Grant, MeterLimit, OrganizationSnapshot
 from quota.periods import Period
-from quota.wire import ELSEWHERE, HEAD, LEASE, LIMIT
+from quota.wire import ELSEWHERE, HEAD, LEASE, LIMIT, PERIODS
 
 NO_CAP = -1
 NOTHING = Elsewhere()
-_PERIODS = Struct("<dddd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def lease_call(org: str, terms: LeaseTerms, shards: int, generation: str) -> Cal
     bounds = [bound for period in terms.periods for bound in (period.start, period.end)]
     bounds += [0] * (4 - len(bounds))
     argv: list[Word] = [generation, terms.returns, terms.number, terms.version]
-    argv.append(_PERIODS.pack(*bounds) + LEASE.pack(terms.asked_s, terms.lasts_s))
+    argv.append(PERIODS.pack(*bounds) + LEASE.pack(terms.asked_s, terms.lasts_s))
     for m in terms.meters:
         limits = LIMIT.pack(m.allowance, NO_CAP if m.overage_max is None else m.overage_max)
         argv += [f"m:{m.meter}", limits + ELSEWHERE.pack(*terms.elsewhere.get(m.meter, NOTHING))]
