@@ -51,7 +51,7 @@ class Whole:
     sold: list[float] = field(default_factory=list)
     """Percent of each quota, at its exhaustion."""
     before_refusal: list[float] = field(default_factory=list)
-    """The same, when the first request in any region found too little there."""
+    """The same, when the first request found too little in its region."""
     asked: list[float] = field(default_factory=list)
     """Percent of the requests that found too little in their region, while units were left."""
 
@@ -99,8 +99,12 @@ def tables(failing: Failing, whole: Whole) -> list[str]:
             [str(len(values)), about, f"{min(values) if least else max(values):.1f} %", f"{_middle(values):.1f} %"]
             for about, values, least in (
                 ("sold at exhaustion", whole.sold, True),
-                ("sold when the first request had to wait for the home", whole.before_refusal, True),
-                ("requests that had to wait for the home; all others were decided in their region", whole.asked, False),
+                ("sold when the first request found too little in its region", whole.before_refusal, True),
+                (
+                    "requests that found too little there, so that the home was asked; others wait for nobody",
+                    whole.asked,
+                    False,
+                ),
             )
         ]
         shown.append(table(head, rows))
