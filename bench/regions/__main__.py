@@ -101,7 +101,7 @@ def tables(failing: Failing, whole: Whole) -> list[str]:
                 ("sold at exhaustion", whole.sold, True),
                 ("sold when the first request found too little in its region", whole.before_refusal, True),
                 (
-                    "requests that found too little there, so that the home was asked; others wait for nobody",
+                    "requests that found too little there; all others wait for nobody",
                     whole.asked,
                     False,
                 ),

@@ -59,8 +59,8 @@ class Books:
         usual: dict[str, Any] = {"version": self.version, "status": Status.ACTIVE, "periods": self.periods}
         return Entitlement(self.org, **usual | {"meters": (MeterLimit("api_calls", 10),)} | terms)
 
-    async def publish(self, **terms: Any) -> bool:
-        return await self.ledger.publish(self.entitlement(**terms))
+    async def publish(self, *, leased: bool = False, **terms: Any) -> bool:
+        return await self.ledger.publish(self.entitlement(**terms), leased=leased)
 
     async def take(self, api_calls: int = 1, /, **charges: int) -> Decision:
         return await charging.take(self.ledger, self.org, next(self.request_ids), charges or {"api_calls": api_calls})

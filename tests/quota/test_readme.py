@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from quota.model import Admitted, Decision, Exhausted, Grant, MeterLimit, OveragePolicy, Settlement
+from quota import keys
+from quota.calls.leases import LeaseTerms
+from quota.model import Admitted, Decision, Elsewhere, Exhausted, Grant, MeterLimit, OveragePolicy, Settlement
 from quota.periods import Period
 from tests.quota.books import Books
 
@@ -28,18 +31,34 @@ class Reader:
 
     def __init__(self, books: Books) -> None:
         self.books = books
-        self.terms: dict[str, object] = {}
+        self.terms: dict[str, Any] = {}
         self.receipts: dict[str, bytes] = {}
         self.grants: list[Grant] = []
+        self.leased, self.leases = False, 0
 
     async def publish(self) -> str:
-        return "installed" if await self.books.publish(**self.terms, grants=tuple(self.grants)) else "not newer"
+        published = await self.books.publish(**self.terms, grants=tuple(self.grants), leased=self.leased)
+        return "installed" if published else "not newer"
+
+    async def lease(self, units: int) -> str:
+        books, self.leases = self.books, self.leases + 1
+        limit = self.terms["meters"][0].allowance
+        elsewhere = {CALLS: Elsewhere(limit - units, limit - units, 0, 0)}
+        meters = (MeterLimit(CALLS, units, 0),)
+        terms = LeaseTerms(books.version, 0, self.leases, books.now, 60, books.periods, meters, elsewhere=elsewhere)
+        await books.ledger.redis.set(keys.generation_key(keys.shard_of(books.org, books.ledger.shards)), "generation")
+        return "installed" if await books.ledger.lease(books.org, terms, "generation") else "not newer"
 
     async def do(self, step: str) -> str:
         books = self.books
-        if m := re.fullmatch(r"publish (\d+) (\w+)(?: cap (\d+))?", step):
+        if m := re.fullmatch(r"lease (\d+)", step):
+            return await self.lease(int(m[1]))
+        if step == "lapse":
+            return "ended" if await books.ledger.lapse([books.org]) else "none"
+        if m := re.fullmatch(r"publish (\d+) (\w+)(?: cap (\d+))?( in a region)?", step):
             cap = int(m[3]) if m[3] else None
             self.terms |= {"meters": (MeterLimit(CALLS, int(m[1]), cap),), "policy": OveragePolicy(m[2])}
+            self.leased = m[4] is not None
         elif m := re.fullmatch(r"grant (\w+) (\d+)", step):
             self.grants.append(Grant(m[1], CALLS, int(m[2]), books.now + 600 + len(self.grants)))
         elif m := re.fullmatch(r"expire (\w+)", step):
