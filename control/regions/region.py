@@ -59,7 +59,7 @@ def needs_of(
 def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:
     """For each meter the account that pays last. It is the one that is short of what no other account has. While the
     home has included units, they come before overage: then it is all accounts that may have them."""
-    last = {}
+    last = dict[Account, str]()
     for m in snapshot.meters:
         grants = [Account(Source.GRANT, g.id) for g in snapshot.grants if g.meter == m.meter]
         included = [Account(Source.ALLOWANCE, m.meter), *grants]

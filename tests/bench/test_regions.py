@@ -4,7 +4,8 @@ import pytest
 
 from bench.regions import __main__ as bench
 from bench.regions.__main__ import Failing, Whole, goals, tables
-from bench.regions.runs import NotReserved, World
+from bench.regions.runs import NotReserved
+from bench.regions.world import World
 
 
 def missed(failing: Failing, whole: Whole) -> list[str]:

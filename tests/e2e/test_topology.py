@@ -51,10 +51,31 @@ def test_a_stack_on_a_cluster_gives_its_limit_and_no_more_over_a_failover_and_an
     assert again.stop() == 0
 
 
-def _admitted(stack: Up, token: str, calls: int) -> int:
-    """Of so many calls that are decided."""
+def test_a_stack_of_three_regions_gives_a_limit_whole_and_no_more_wherever_it_is_asked(
+    up: StartUp, quotagate: Command
+) -> None:
+    stack = up("regions", "--topology", "regions")
+    assert stack.ready["topology"] == "regions"
+    regions = stack.ready["regions"]
+    assert list(regions) == ["us", "eu", "ap"]
+    assert len({place[name] for place in regions.values() for name in ("gateway", "control", "redis")}) == 9
+    assert quotagate("doctor", "--data-dir", str(stack.data_dir)).returncode == 0
+    token = stack.token(stack.organization_with_100_calls())
+    gateways = [place["gateway"] for place in regions.values()]
+    admitted = [_admitted(stack, token, 25, gateway) for gateway in gateways]
+    assert admitted == [25, 25, 25]
+    admitted += [_admitted(stack, token, 25, gateway) for gateway in gateways]
+    assert sum(admitted) == 100
+    assert stack.stop() == 0
+    again = up("regions", "--topology", "regions")
+    assert [_admitted(again, token, 1, place["gateway"]) for place in again.ready["regions"].values()] == [0, 0, 0]
+    assert again.stop() == 0
+
+
+def _admitted(stack: Up, token: str, calls: int, gateway: str | None = None) -> int:
+    """Of so many calls that are decided. `gateway`: another than the stack's first."""
     admitted, until = 0, time.monotonic() + SETTLE_SECONDS
-    headers, gateway = {"Authorization": f"Bearer {token}"}, stack.ready["gateway"]
+    headers, gateway = {"Authorization": f"Bearer {token}"}, gateway or stack.ready["gateway"]
     with httpx.Client(base_url=gateway, headers=headers, timeout=SETTLE_SECONDS) as client:
         while calls and time.monotonic() < until:
             status = client.get("/anything").status_code
