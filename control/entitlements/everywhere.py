@@ -44,6 +44,7 @@ async def everywhere(db: Database, snapshot: OrganizationSnapshot, state: State)
         meters=whole.meters,
         grants=whole.grants,
         concurrent_max=whole.concurrent_max,
+        elsewhere={},
         usage=usage,
         grant_used=grant_used,
     )
