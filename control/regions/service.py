@@ -85,6 +85,9 @@ class RegionService:
         self._asked: dict[str, None] = {}
         """Organizations that requests wait for, until somebody's turn."""
         self._turns = asyncio.Lock()
+        self._waited_for: frozenset[str] = frozenset()
+        """Organizations that another region waits for. It takes two looks to return what this one holds: the first
+        learns of it, where nobody has looked lately."""
         self._heard_at = float("-inf")
         self._told_set_back = 0
         self.asked = Histogram()
@@ -134,7 +137,8 @@ class RegionService:
         await self._hear()
         now = self._time()
         due = {org: None for org, watched in self._watched.items() if watched.is_due(now, self._left(org))}
-        for org in await self._home.waited_for(self.agent.name, WAITED_FOR_MAX):
+        self._waited_for = frozenset(await self._home.waited_for(self.agent.name, WAITED_FOR_MAX))
+        for org in self._waited_for:
             watched = self._watched.setdefault(org, _Watched(float("-inf"), idle_looks=IDLE_LOOKS))
             if now - watched.looked_at >= LOOK_SECONDS:
                 due[org] = None
@@ -170,7 +174,8 @@ class RegionService:
             watched.refused.clear()
         if watched.used_at < watched.looked_at:
             watched.idle_looks += 1
-        if watched.idle_looks > IDLE_LOOKS and not watched.short_looks and org not in self._asked:
+        wanted = watched.short_looks or org in self._asked or org in self._waited_for
+        if watched.idle_looks > IDLE_LOOKS and not wanted:
             del self._watched[org]
             self.agent.forget(org)
 

@@ -195,6 +195,26 @@ async def test_what_a_region_holds_and_does_not_use_is_sold_by_another_that_is_s
     assert isinstance(await take(context, org, "a"), Exhausted)
 
 
+async def test_units_of_a_region_that_nobody_uses_any_more_come_back_when_another_waits(
+    context: Context, service: RegionService, moment: Time, us: Region, org: str
+) -> None:
+    await service.ask(org, {CALLS: 300})
+    while len(service):
+        moment.now += 40
+        await service.turn()
+    holding = await context.ledger.holding(org)
+    assert holding is not None
+    assert holding.snapshot.meters[0].allowance > 0
+    sold = 0
+    for _ in range(40):
+        while isinstance(await us.take(org, 10), Admitted):
+            sold += 10
+        moment.now += 1
+        await service.turn()
+        await us.look(org)
+    assert sold == 1000
+
+
 async def test_a_redis_that_lost_its_memory_has_no_lease_until_the_home_gives_one_of_the_new_epoch(
     context: Context, regional: RegionService, redis: Redis, org: str
 ) -> None:
