@@ -57,6 +57,6 @@ def test_a_region_that_is_short_makes_the_others_return_until_nobody_waits() -> 
     asked(book, "us", limit=100, wanted={CALLS: 100}, least={CALLS: 100})
     short = asked(book, "eu", limit=100, wanted={CALLS: 50}, least={CALLS: 50})
     assert short.short == {CALLS: 50}
-    us = {"limit": 100, "number": 1, "held": {CALLS: 100}}
+    us: dict[str, Any] = {"limit": 100, "number": 1, "held": {CALLS: 100}}
     assert asked(book, "us", **us).pressed == {CALLS}
     assert asked(book, "us", now=NOW + 60, **us).pressed == frozenset()
