@@ -172,7 +172,8 @@ class Agent:
         if last is not None and (last.number, last.returns) != (holding.number, holding.returns):
             last = None  # another agent has asked since
         known.paces = region.paces_of(known.paces, holding, self._clock())
-        needs = region.needs_of(known.paces, holding, last, refused)
+        least = region.least_of(holding, refused)
+        needs = region.needs_of(known.paces, holding, last, least)
         lower = {str(account): n.lower for account, n in needs.items() if n.lower is not None}
         if lower:
             await self._ledger.lower(org, lower, asking.held_in)
@@ -182,8 +183,6 @@ class Agent:
                 return asking, None
             holding = after
         wanted = {account: n.wanted for account, n in needs.items() if n.wanted is not None}
-        last_paying = region.last_of(holding.snapshot)
-        least = {account: refused[meter] for account, meter in last_paying.items() if meter in refused}
         return asking, region.report_of(holding, generation.epoch_of(asking.held_in), wanted, least)
 
     async def _install(self, asking: _Asking, answer: Answer) -> tuple[str, bool | None]:

@@ -43,12 +43,13 @@ class Book:
         """For all regions."""
         return sum(holder.reserved.get(of, 0) for holder in self.holders.values())
 
-    def waiting(self, account: Account, now: float, but: str) -> int:
-        """How many other regions wait for units of this account."""
-        return sum(
-            name != but and now - holder.waits.get(account, -WAITS_SECONDS) < WAITS_SECONDS
+    def waiting(self, account: Account, now: float, but: str) -> list[str]:
+        """Other regions that wait for units of this account."""
+        return [
+            name
             for name, holder in self.holders.items()
-        )
+            if name != but and now - holder.waits.get(account, -WAITS_SECONDS) < WAITS_SECONDS
+        ]
 
     def drawn_elsewhere(self, of: Slot, but: str) -> int:
         """By all other regions."""
@@ -134,7 +135,12 @@ def _give(
     # What a ledger without memory holds and wants is of another time.
     wanted = max(0, report.wanted.get(account, base) - base) if remembers else 0
     wanted = max(1, spare, wanted) if is_new else wanted
-    given = _portion(wanted, report.least.get(account, 0), free, 1 + waiting)
+    least = report.least.get(account, 0)
+    left = base - max(report.drawn.get(s, 0) for s in slots)
+    if free < least - left and any(name < region for name in waiting):
+        given = 0  # too little to be of use here: it may complete what another has
+    else:
+        given = _portion(wanted, least, free, 1 + len(waiting))
     if wanted > given:
         holder.waits[account] = now
     else:

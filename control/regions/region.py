@@ -38,15 +38,13 @@ def paces_of(before: Mapping[Account, Pace], holding: Holding, at: float) -> dic
 
 
 def needs_of(
-    paces: Mapping[Account, Pace], holding: Holding, last: Lease | None, least: Mapping[str, int]
+    paces: Mapping[Account, Pace], holding: Holding, last: Lease | None, least: Mapping[Account, int]
 ) -> dict[Account, Need]:
     """`last`: the lease that is enforced. Who does not know it, or whether others wait, changes nothing but asks for
-    what is missing. `least`: by meter, the cost of a request that was refused since."""
-    needs = {}
-    held, paying_last = held_of(holding.snapshot), last_of(holding.snapshot)
+    what is missing. `least`: as `least_of` has it."""
+    needs, held = {}, held_of(holding.snapshot)
     for account, pace in paces.items():
-        meter = paying_last.get(account)
-        of_use = least.get(meter, 0) if meter else 0
+        of_use = least.get(account, 0)
         if last is None:
             needs[account] = Need(wanted=need(pace, held[account], 0, of_use, False).wanted)
             continue
@@ -54,6 +52,22 @@ def needs_of(
         if account in last.recalled:
             needs[account] = Need(min(last.ceilings[account], held[account]), needs[account].wanted)
     return needs
+
+
+def least_of(holding: Holding, refused: Mapping[str, int]) -> dict[Account, int]:
+    """Units of the account that pays last without which a request that was refused is refused again: what the meter's
+    other accounts have left pays for the rest. `refused`: by meter, the cost of the request."""
+    snapshot = holding.snapshot
+    period, held, drawn = snapshot.period, held_of(snapshot), drawn_of(snapshot)
+    meters = {g.id: g.meter for g in snapshot.grants}
+    least = {}
+    for account, meter in last_of(snapshot).items():
+        if period is None or meter not in refused:
+            continue
+        others = [a for a in held if a != account and meter == (meters[a.name] if a.source is Source.GRANT else a.name)]
+        left = sum(max(0, held[a] - drawn.get(slot(a, period.start), 0)) for a in others)
+        least[account] = max(0, refused[meter] - left)
+    return least
 
 
 def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:

@@ -3,7 +3,10 @@
 from typing import Any
 
 from control.regions.book import Book, answer
+from control.regions.region import least_of
 from control.regions.terms import Account, Late, Lease, Report, Source, slot
+from quota.calls.leases import Holding
+from quota.model import Grant, MeterLimit, OrganizationSnapshot, OveragePolicy, Status
 from quota.periods import Period
 
 CALLS = Account(Source.ALLOWANCE, "api_calls")
@@ -60,3 +63,37 @@ def test_a_region_that_is_short_makes_the_others_return_until_nobody_waits() -> 
     us: dict[str, Any] = {"limit": 100, "number": 1, "held": {CALLS: 100}}
     assert asked(book, "us", **us).pressed == {CALLS}
     assert asked(book, "us", now=NOW + 60, **us).pressed == frozenset()
+
+
+def test_a_region_gets_nothing_of_what_is_too_little_for_it_and_another_may_complete() -> None:
+    book = Book()
+    terms: dict[str, Any] = {"limit": 12, "number": 1, "least": {CALLS: 7}}
+    for region in ("us", "eu"):
+        asked(book, region, limit=12, wanted={CALLS: 6}, least={CALLS: 6})
+    for region in ("eu", "us"):
+        short = asked(book, region, held={CALLS: 6}, wanted={CALLS: 7}, **terms)
+        assert (short.ceilings, short.short) == ({CALLS: 6}, {CALLS: 1})
+    gave_up: dict[str, Any] = terms | {"returns": 1, "held": {CALLS: 0}, "wanted": {CALLS: 7}}
+    assert asked(book, "us", **gave_up).ceilings[CALLS] == 0
+    assert asked(book, "eu", **gave_up).ceilings[CALLS] == 7
+
+
+def holding(allowance: int, grant: int) -> Holding:
+    snapshot = OrganizationSnapshot(
+        now_us=NOW * 1_000_000,
+        version=1,
+        status=Status.ACTIVE,
+        periods=PERIODS,
+        rate_interval_us=0,
+        meters=(MeterLimit("api_calls", allowance),),
+        policy=OveragePolicy.HARD_STOP,
+        grants=(Grant("bonus", "api_calls", grant, 9_000),),
+    )
+    return Holding(snapshot, 0, 1, NOW, LEASE_SECONDS)
+
+
+def test_what_other_accounts_have_left_lowers_what_is_of_use() -> None:
+    bonus = Account(Source.GRANT, "bonus")
+    assert least_of(holding(allowance=3, grant=0), {"api_calls": 7}) == {bonus: 4}
+    assert least_of(holding(allowance=9, grant=0), {"api_calls": 7}) == {bonus: 0}
+    assert least_of(holding(allowance=9, grant=0), {"tokens": 7}) == {}
