@@ -6,7 +6,7 @@ PACKAGES: Final = ("common", "gateway", "identity", "quota")
 """All of their sources decide whether what was built is used: constants of plain modules are part of compiled ones."""
 
 _CONTENTS: Final = {
-    "common": "transitions",
+    "common": "request_target transitions",
     "common.otlp": "spans wire",
     "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
     " request_reader sockets states upgrades",
@@ -14,7 +14,7 @@ _CONTENTS: Final = {
     " refusals replies",
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.
-    "gateway.http": "boundaries cors deadlines framing head headers lines target trace websocket",
+    "gateway.http": "boundaries cors deadlines framing head headers lines trace websocket",
     "gateway.ledger": "durability link permits receipts settlements takes",
     "gateway.metering": "costs json_path reported",
     "gateway.observe": "access_log finished record recorded refused spans tally",

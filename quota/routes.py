@@ -19,7 +19,9 @@ CURRENT_SECONDS: Final = 3 * TOLD_SECONDS
 """What was told longer ago is of no gateway that runs."""
 KEPT_SECONDS: Final = 86_400
 """What was told longer ago is forgotten."""
-_FORM: Final = 1
+_FORM: Final = 2
+_FORM_OF_PLAIN: Final = 1
+"""Lines without what came with the second form. Who reads only that still understands most routes."""
 
 
 class RoutesMalformed(ValueError):
@@ -50,6 +52,21 @@ class Price(NamedTuple):
     """Of what the request may tell."""
 
 
+class TunnelUnit(StrEnum):
+    MESSAGE = "message"
+    """Of a WebSocket client."""
+    MEBIBYTE = "mebibyte"
+    """Each begun one, of both directions."""
+
+
+class Tunnel(NamedTuple):
+    """What an upgraded connection costs beyond its opening."""
+
+    per: TunnelUnit
+    charges: Mapping[str, int]
+    """Of one, by meter."""
+
+
 class Route(NamedTuple):
     name: str
     host: str | None
@@ -67,6 +84,14 @@ class Route(NamedTuple):
     """Any of them is."""
     keys: bool = True
     """Whether API keys are let in. Where scopes or roles are asked for, only those that name the route."""
+    upgrades: tuple[str, ...] = ()
+    """Protocols that a GET may switch to."""
+    tunnel: Tunnel | None = None
+    encoded_slash: bool = False
+    """`%2F` is a character of the path."""
+    merge_slashes: bool = True
+    bared: str | None = ""
+    """What is taken from the start of a path; None: something else comes in its place."""
 
     @property
     def charges(self) -> dict[str, int]:
@@ -103,7 +128,9 @@ class Told:
 
 
 def encode(routes: Routes) -> bytes:
-    document = [_FORM, routes.environments, routes.shadow_organizations, [_written(each) for each in routes.routes]]
+    lines = [_written(each) for each in routes.routes]
+    form = _FORM if any(len(line) > _PLAIN_LENGTH for line in lines) else _FORM_OF_PLAIN
+    document = [form, routes.environments, routes.shadow_organizations, lines]
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -130,7 +157,7 @@ def decode(digest: bytes, value: bytes) -> Told:
     try:
         started, seen = times.split(b" ")
         form, environments, shadowed, routes = json.loads(text)
-        if form != _FORM:
+        if form not in (_FORM_OF_PLAIN, _FORM):
             raise RoutesMalformed(f"it has the form {form}, which is newer than this version")
         read = Routes(tuple(map(_read, routes)), _texts(environments), _texts(shadowed))
         return Told(digest.decode("ascii"), int(started), int(seen), read)
@@ -140,14 +167,19 @@ def decode(digest: bytes, value: bytes) -> Told:
         raise RoutesMalformed(f"it tells no routes: {e}") from e
 
 
+_PLAIN_LENGTH: Final = Route._fields.index("upgrades")
+
+
 def _written(route: Route) -> list[Any]:
     prices = {meter: price.units if price == Price(price.units) else price for meter, price in route.prices.items()}
-    return [*route._replace(prices=prices)]  # type: ignore[arg-type]  # as it is written: a fixed price is its number
+    line: list[Any] = [*route._replace(prices=prices)]  # type: ignore[arg-type]  # as it is written: a fixed price is its number
+    beyond = Route(route.name, route.host, route.methods, route.path, route.prices)[_PLAIN_LENGTH:]
+    return line[:_PLAIN_LENGTH] if tuple(line[_PLAIN_LENGTH:]) == beyond else line
 
 
 def _read(line: Any) -> Route:
-    name, host, methods, path, prices, exempt, shadow, scopes, roles, keys = line
-    return Route(
+    name, host, methods, path, prices, exempt, shadow, scopes, roles, keys = line[:_PLAIN_LENGTH]
+    plain = Route(
         _text(name),
         None if host is None else _text(host),
         None if methods is None else _texts(methods),
@@ -159,6 +191,21 @@ def _read(line: Any) -> Route:
         _texts(roles),
         _flag(keys),
     )
+    if len(line) == _PLAIN_LENGTH:
+        return plain
+    upgrades, tunnel, encoded_slash, merge_slashes, bared = line[_PLAIN_LENGTH:]
+    return plain._replace(
+        upgrades=_texts(upgrades),
+        tunnel=None if tunnel is None else _tunnel(tunnel),
+        encoded_slash=_flag(encoded_slash),
+        merge_slashes=_flag(merge_slashes),
+        bared=None if bared is None else _text(bared),
+    )
+
+
+def _tunnel(written: Any) -> Tunnel:
+    per, charges = written
+    return Tunnel(TunnelUnit(per), {_text(meter): _number(units) for meter, units in charges.items()})
 
 
 def _price(written: Any) -> Price:

@@ -14,6 +14,7 @@ from control.sql.decisions import Event, Refusal
 from quota.evaluation import Outcome, Rule, Step
 from quota.model import Exhausted, Level, MeterBalance
 from quota.remedies import Change, ChangeKind
+from quota.routes import Tunnel, TunnelUnit
 
 LevelName = Literal["organization", "key", "user", "team"]
 
@@ -80,6 +81,15 @@ class CorrectionView(View):
     """Units by meter that were added, or (negative) given back."""
 
 
+class TunnelView(View):
+    """What an upgraded connection costs beyond its opening."""
+
+    per: TunnelUnit
+    """A message of a WebSocket client, or each begun mebibyte of both directions."""
+    charges: dict[str, int]
+    """What one costs: units by meter."""
+
+
 class DecisionView(View):
     source: Source
     request_id: str | None
@@ -105,6 +115,9 @@ class DecisionView(View):
     text: str
     """What the client was told, or would be."""
     charges: dict[str, int]
+    tunnel: TunnelView | None
+    """Of a request that is not sent: what its connection costs after the upgrade; null: it asks for no upgrade, its
+    route offers none, or nothing more is charged."""
     version: int | None
     """Of the organization's entitlement, by which it was decided."""
     plan: str | None
@@ -213,6 +226,7 @@ def decision_view(explained: Explained) -> DecisionView:
         verdict=verdict,
         text=_text(explained, refused_by),
         charges=dict(explained.charges),
+        tunnel=None if explained.tunnel is None else tunnel_view(explained.tunnel),
         version=_version(explained),
         plan=None if explained.published is None else explained.published.terms.get("plan"),
         period_start=None if period is None else moment(period.start),
@@ -223,6 +237,10 @@ def decision_view(explained: Explained) -> DecisionView:
         corrections=list(_corrections(explained.events)),
         doubts=sorted(explained.doubts),
     )
+
+
+def tunnel_view(tunnel: Tunnel) -> TunnelView:
+    return TunnelView(per=tunnel.per, charges=dict(tunnel.charges))
 
 
 def _outcome(explained: Explained) -> Literal["admitted", "refused", "would_be_refused"]:

@@ -1,6 +1,5 @@
 """`/v1/explanations`, `/v1/routes`: what would be decided of a request now, and the routes that it may fall under."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from ipaddress import ip_address
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from control.access.callers import Caller
 from control.access.permissions import Permission
-from control.api.decision_views import DecisionView, decision_view
+from control.api.decision_views import DecisionView, TunnelView, decision_view, tunnel_view
 from control.decisions import gateway_routes
 from control.decisions.admittance import Supposed
 from control.decisions.explained import KeyUnknown
@@ -33,7 +32,6 @@ supposed = APIRouter(prefix="/v1/decisions", tags=["decisions"], responses=DOCUM
 routes = APIRouter(prefix="/v1/routes", tags=["decisions"], responses=DOCUMENTED)
 
 _CHARGE: Final = rf"^{METER_PATTERN[1:-1]}:[0-9]{{1,13}}$"
-_DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(/|\Z)")
 SAID_MAX: Final = 100
 
 
@@ -44,19 +42,14 @@ def _address(text: str) -> str:
         raise ValueError("must be an address, as in 203.0.113.7") from None
 
 
-def _path(text: str) -> str:
-    if "//" in text or _DOT_SEGMENT.search(text):
-        raise ValueError("must be spelt without empty segments and dot segments")
-    return text
-
-
 Cost = Annotated[int, Whole, Field(strict=True, ge=0, le=COST_MAX)]
 OrgId = Annotated[str, Field(pattern=ORG_PATTERN)]
 KeyId = Annotated[str, Field(pattern=KEY_ID_PATTERN)]
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
 RouteName = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,398}[!-~])?$")]
 Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
-Path = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]{0,1000}$"), AfterValidator(_path)]
+Path = Annotated[str, Field(pattern=r"^/[!->@-~]{0,1000}$")]
+Upgrade = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,32}(/[A-Za-z0-9.-]{1,16})?$")]
 Host = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{1,45}\])(:[0-9]{1,5})?$")]
 Address = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_address)]
 Said = Annotated[str, Field(min_length=1, max_length=128)]
@@ -74,7 +67,9 @@ class _Request(Body):
     method: Method | None = None
     """null: GET, and no scope of a key is compared with it."""
     path: Path | None = None
-    """Without query and escapes, as in `/v1/chat`."""
+    """As a client would spell it, without query, as in `/v1/chat` or `/v1/files/a%2Fb`."""
+    upgrade: Upgrade | None = None
+    """The protocol that it asks to switch to, as in `websocket`. A GET alone does, and a route that offers it."""
     host: Host | None = None
     """The Host field, with `path`."""
     address: Address | None = None
@@ -158,6 +153,13 @@ class RouteView(View):
     """Any of them is."""
     keys: bool
     """Whether API keys are let in; where scopes or roles are asked for, only those that name the route."""
+    upgrades: list[str]
+    """Protocols that a GET may switch to."""
+    tunnel: TunnelView | None
+    """null: an upgraded connection costs its opening."""
+    encoded_slash: bool
+    """`%2F` is a character of the path; where it is none, such a path is refused."""
+    merge_slashes: bool
 
 
 class GatewayRoutesView(View):
@@ -246,6 +248,7 @@ def _supposed(
         asked.address,
         tuple(scopes),
         tuple(roles),
+        asked.upgrade,
     )
 
 
@@ -273,6 +276,10 @@ def _route_view(route: Route) -> RouteView:
         scopes=list(route.scopes),
         roles=list(route.roles),
         keys=route.keys,
+        upgrades=list(route.upgrades),
+        tunnel=None if route.tunnel is None else tunnel_view(route.tunnel),
+        encoded_slash=route.encoded_slash,
+        merge_slashes=route.merge_slashes,
     )
 
 

@@ -11,14 +11,14 @@ from math import inf
 from typing import Final
 
 from control.decisions import sentences
-from control.decisions.gateway_routes import Unrouted
+from control.decisions.matching import Unreadable, Unrouted
 from identity.claims import Claims
 from identity.refusals import Reason
 from identity.requirements import Requirement
 from identity.restrictions import restrictions_of
 from quota.access import KeyRecord, KeyState, Mark
 from quota.evaluation import Outcome
-from quota.routes import Price, Route, TellsCost
+from quota.routes import Price, Route, TellsCost, Tunnel, TunnelUnit
 
 _KEY: Final = bytes(16)  # stands for the digest of any key
 _METER_SCOPE: Final = "meter:"
@@ -67,6 +67,8 @@ class Supposed:
     scopes: tuple[str, ...] = ()
     """Of its token."""
     roles: tuple[str, ...] = ()
+    upgrade: str | None = None
+    """The protocol that it asks to switch to."""
 
     @property
     def names_route(self) -> bool:
@@ -104,10 +106,12 @@ class Principal:
 class Place:
     """Where the request goes."""
 
-    route: Route | Unrouted | None = None
+    route: Route | Unrouted | Unreadable | None = None
     """None: it was not asked."""
     environments: tuple[str, ...] | None = None
     """Whose keys are accepted there; None: not known."""
+    path: str | None = None
+    """In the spelling that was matched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,8 @@ class Looked:
     charges: Mapping[str, int] = field(default_factory=dict)
     exempt: bool = False
     """Nothing else is looked at."""
+    tunnel: Tunnel | None = None
+    """What the connection costs beyond the request, once it has switched to the protocol that is asked for."""
 
     @property
     def refused(self) -> tuple[Checked, ...]:
@@ -125,26 +131,34 @@ class Looked:
 def look(supposed: Supposed, place: Place, principal: Principal, now: float) -> Looked:
     """All of them are looked at, also behind one that refuses."""
     route = place.route
-    if isinstance(route, Unrouted):
-        return Looked((_unrouted(route),), supposed.charges or {})
+    if isinstance(route, Unrouted | Unreadable):
+        check = _unrouted(route) if isinstance(route, Unrouted) else _unreadable(route)
+        return Looked((check,), supposed.charges or {})
     if route is not None and route.exempt:
         text = f"{route.name} is exempt: no token is asked for, and nothing is charged."
         return Looked((Checked(Check.ROUTE, Outcome.PASSED, text),), exempt=True)
+    switches = route is not None and offers(route, supposed)
     charges = supposed.charges
     if charges is None:
         charges = {} if route is None else route.charges
     checks = [_principal(principal, place, now)]
     if route is not None:
         checks = [
-            Checked(Check.ROUTE, Outcome.PASSED, _described(route)),
+            Checked(Check.ROUTE, Outcome.PASSED, _described(route, supposed, place)),
             *checks,
             _requirement(supposed, route, principal),
         ]
     if principal.record is not None:
         checks += [_address(supposed, principal.record), _scope(supposed, route, principal.record, charges)]
     if route is not None:
-        checks.append(_price(route, charges))
-    return Looked(tuple(checks), charges)
+        checks.append(_price(route, charges, switches=switches))
+    return Looked(tuple(checks), charges, tunnel=route.tunnel if route is not None and switches else None)
+
+
+def offers(route: Route, supposed: Supposed) -> bool:
+    """As `gateway/client/upgrades.py` does. What is not offered is ignored, and the request goes on without it."""
+    asked = supposed.upgrade
+    return supposed.method in (None, "GET") and asked is not None and asked.lower() in route.upgrades
 
 
 def _unrouted(unrouted: Unrouted) -> Checked:
@@ -156,10 +170,20 @@ def _unrouted(unrouted: Unrouted) -> Checked:
     return Checked(Check.ROUTE, Outcome.REFUSED, text, "no_route", "Add a route to the gateway's settings.")
 
 
-def _described(route: Route) -> str:
+def _unreadable(unreadable: Unreadable) -> Checked:
+    text = f"{unreadable.reason[:1].upper()}{unreadable.reason[1:]}."
+    return Checked(Check.ROUTE, Outcome.REFUSED, text, "bad_request", "Spell the path and the host in one way only.")
+
+
+def _described(route: Route, supposed: Supposed, place: Place) -> str:
     methods = "any method" if route.methods is None else ", ".join(route.methods)
     shadow = "; in shadow mode, which only records refusals" if route.shadow else ""
-    return f"{route.name}: {methods} of {route.host or ''}{route.path}{shadow}."
+    text = f"{route.name}: {methods} of {route.host or ''}{route.path}{shadow}."
+    if place.path is not None and place.path != supposed.path:
+        text += f" The path is read as {place.path}."
+    if supposed.upgrade is not None and not offers(route, supposed):
+        text += f" No upgrade to {supposed.upgrade} is offered: it is ignored."
+    return text
 
 
 def _refused(check: Check, text: str, reason: Reason | str, remedy: str | None = None) -> Checked:
@@ -251,7 +275,7 @@ def _scope(supposed: Supposed, route: Route | None, record: KeyRecord, charges: 
     return Checked(check, Outcome.PASSED, f"The key's scopes are {named}.", known=known)
 
 
-def _price(route: Route, charges: Mapping[str, int]) -> Checked:
+def _price(route: Route, charges: Mapping[str, int], *, switches: bool) -> Checked:
     check = Check.PRICE
     for meter, units in charges.items():
         price = route.prices.get(meter)
@@ -260,8 +284,16 @@ def _price(route: Route, charges: Mapping[str, int]) -> Checked:
             text = f"{_teller(price)} must tell from {price.least:,} to {price.most:,} {meter}; {units:,} is refused."
             remedy = f"Let {_teller(price)} tell at most {price.most:,}."
             return Checked(check, Outcome.REFUSED, text, "bad_request", remedy)
-    usual = "; ".join(_priced(meter, price) for meter, price in route.prices.items())
-    return Checked(check, Outcome.PASSED, f"{usual}.")
+    usual = "; ".join(_priced(meter, price) for meter, price in route.prices.items()) or "nothing"
+    return Checked(check, Outcome.PASSED, f"{_opened(route, usual) if switches else usual}.")
+
+
+def _opened(route: Route, usual: str) -> str:
+    if route.tunnel is None:
+        return f"{usual} for the opening, and nothing for what passes afterwards"
+    unit = "message of the client" if route.tunnel.per is TunnelUnit.MESSAGE else "begun mebibyte of both directions"
+    units = ", ".join(f"{units:,} {meter}" for meter, units in route.tunnel.charges.items())
+    return f"{usual} for the opening; afterwards each {unit} costs {units}"
 
 
 def _priced(meter: str, price: Price) -> str:

@@ -10,6 +10,7 @@ from control.sql.decisions import Event, Published, Refusal
 from quota.evaluation import Evaluation, Outcome
 from quota.periods import Period
 from quota.remedies import Case, Change, alternatives, remedy
+from quota.routes import Tunnel
 from quota.terms import Terms
 
 
@@ -69,6 +70,8 @@ class Explained:
     method: str | None = None
     shadow: bool = False
     """A refusal would only be recorded, and the request goes on."""
+    tunnel: Tunnel | None = None
+    """What its connection would cost afterwards, where it switches to another protocol."""
 
     @property
     def refused_check(self) -> Checked | None:

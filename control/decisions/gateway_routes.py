@@ -1,8 +1,6 @@
-"""The routes of gateways, as these tell them, and the one that a request would fall under."""
+"""The routes of gateways, as these tell them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -14,16 +12,6 @@ from quota.ledger import LedgerUnavailable
 from quota.routes import KEPT_SECONDS, Route, Routes, RoutesMalformed, Told, decode, seen_at
 
 log = structlog.get_logger()
-
-LOCAL_PREFIX: Final = "/-"  # the gateway's own end points, never routed
-
-
-@dataclass(frozen=True, slots=True)
-class Unrouted:
-    """No route holds the request."""
-
-    allow: tuple[str, ...] = ()
-    """Methods that some route allows on the path."""
 
 
 async def read_told(redis: Redis | RedisCluster, now: float) -> list[Told]:
@@ -74,43 +62,3 @@ def _is_old(value: bytes, now: float) -> bool:
 
 def named(routes: Routes, name: str) -> Route | None:
     return next((route for route in routes.routes if route.name == name), None)
-
-
-def find(routes: Routes, method: str, host: str | None, path: str) -> Route | Unrouted:
-    """As gateway/routing/routes.py does; `path` is spelt canonically. A test compares the two."""
-    wanted = "" if host is None else _name(host)
-    anywhere = [route for route in routes.routes if route.host is None]
-    special = [route for route in routes.routes if route.host is not None and route.host == wanted]
-    if path != LOCAL_PREFIX and not path.startswith(f"{LOCAL_PREFIX}/"):
-        for candidates in (special, anywhere):
-            if (route := _longest(candidates, method, path)) is not None:
-                return route
-    methods = {each for candidates in (special, anywhere) for each in _allowed(candidates, path)}
-    return Unrouted(tuple(sorted(methods)))
-
-
-def _longest(routes: Iterable[Route], method: str, path: str) -> Route | None:
-    """Of the same prefix, the last in the file."""
-    found: tuple[int, Route] | None = None
-    for route in routes:
-        prefix = route.path.rstrip("/")
-        holds = path == prefix or path.startswith(f"{prefix}/")
-        if holds and _fits(route, method) and (found is None or len(prefix) >= found[0]):
-            found = len(prefix), route
-    return None if found is None else found[1]
-
-
-def _fits(route: Route, method: str) -> bool:
-    return route.methods is None or method in route.methods or (method == "HEAD" and "GET" in route.methods)
-
-
-def _allowed(routes: Sequence[Route], path: str) -> set[str]:
-    named_methods = {method for route in routes for method in route.methods or ()}
-    every = named_methods | ({"HEAD"} if "GET" in named_methods else set())
-    return {method for method in every if _longest(routes, method, path) is not None}
-
-
-def _name(authority: str) -> str:
-    """`Example.com:8080` as `example.com`, `[::1]:8080` as `[::1]`."""
-    name, colon, port = authority.rpartition(":")
-    return (name if colon and "]" not in port else authority).lower()

@@ -5,11 +5,11 @@ from typing import Final
 
 from common.clock import Clock
 from control.db import Database
-from control.decisions import gateway_routes
+from control.decisions import gateway_routes, matching
 from control.decisions.admittance import Looked, Place, Principal, Supposed, look
 from control.decisions.books import Moment
 from control.decisions.explained import Doubt, Explained, KeyUnknown, Source, explained_case
-from control.decisions.gateway_routes import Unrouted
+from control.decisions.matching import Found, Unreadable, Unrouted
 from control.decisions.published_key import PublishedKey, published_key
 from quota.access import Mark, MarkKind
 from quota.evaluation import Books, Request
@@ -80,30 +80,30 @@ async def _mark(ledger: Ledger, org: str, user: str | None, now: float, *, by_ke
 
 def _placed(told: list[Told], supposed: Supposed, now: float) -> _Placed:
     """Under the routes of the gateways that started last. Raises RouteUnknown."""
-    found = {each.digest: _route(each.routes, supposed) for each in told}
-    if supposed.names_route and all(route is None for route in found.values()):
+    found = {each.digest: _found(each.routes, supposed) for each in told}
+    if supposed.names_route and all(each.route is None for each in found.values()):
         what = f"No gateway has a route named {supposed.route!r}." if told else "No gateway has told its routes."
         raise RouteUnknown(what)
-    first = next((each for each in told if found[each.digest] is not None), told[0] if told else None)
+    first = next((each for each in told if found[each.digest].route is not None), told[0] if told else None)
     if first is None:
         return _Placed(Place(), shadow=False, doubts=frozenset())
-    route, routes = found[first.digest], first.routes
+    (route, path), routes = found[first.digest], first.routes
     shadow = supposed.org in routes.shadow_organizations or (isinstance(route, Route) and route.shadow)
-    others = [(found[each.digest], each.routes.environments) for each in told]
+    others = [(found[each.digest].route, each.routes.environments) for each in told]
     doubts = set[Doubt]()
     if any(other != (route, routes.environments) for other in others):
         doubts.add(Doubt.ROUTES_DIFFER)
     if not first.is_current(now):
         doubts.add(Doubt.ROUTES_OF_BEFORE)
-    return _Placed(Place(route, routes.environments), shadow, frozenset(doubts))
+    return _Placed(Place(route, routes.environments, path), shadow, frozenset(doubts))
 
 
-def _route(routes: Routes, supposed: Supposed) -> Route | Unrouted | None:
+def _found(routes: Routes, supposed: Supposed) -> Found:
     if supposed.route is not None:
-        return gateway_routes.named(routes, supposed.route)
+        return Found(gateway_routes.named(routes, supposed.route))
     if supposed.path is not None:
-        return gateway_routes.find(routes, supposed.method or "GET", supposed.host, supposed.path)
-    return None
+        return matching.find(routes, supposed.method or "GET", supposed.host, supposed.path)
+    return Found()
 
 
 def _explained(supposed: Supposed, placed: _Placed, looked: Looked, case: Case, user: str | None) -> Explained:
@@ -121,10 +121,11 @@ def _explained(supposed: Supposed, placed: _Placed, looked: Looked, case: Case, 
         method=supposed.method,
         shadow=placed.shadow,
         doubts=placed.doubts,
+        tunnel=looked.tunnel,
     )
     if looked.exempt:
         return replace(plain, admitted=True, shadow=False)
-    if isinstance(route, Unrouted):
+    if isinstance(route, Unrouted | Unreadable):
         return replace(plain, shadow=False)
     explained = explained_case(plain, case, None, set(placed.doubts))
     admitted = isinstance(case.evaluate().decision, Admitted) and not looked.refused

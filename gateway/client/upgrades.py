@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+from common.request_target import TargetRefused
 from gateway.http.head import RequestHead
-from gateway.http.target import TargetRefused
 from gateway.metering.tunnel_price import TunnelPrice
 from gateway.routing.destinations import Destinations
 

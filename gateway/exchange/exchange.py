@@ -8,6 +8,7 @@ import asyncio
 from time import monotonic_ns
 from typing import Protocol
 
+from common.request_target import TargetRefused
 from gateway.decision.charge import CHARGED, Charge
 from gateway.decision.decisions import Decisions
 from gateway.decision.refusals import STATUS_LINES, RefusalAnswer, RefusalText
@@ -19,7 +20,6 @@ from gateway.exchange.heads import UpstreamHeads, connection_field
 from gateway.http.cors import Cors
 from gateway.http.deadlines import DeadlineSweep
 from gateway.http.head import RequestHead
-from gateway.http.target import TargetRefused
 from gateway.observe import record
 from gateway.observe.record import Recorder
 from gateway.routing.destinations import Destination, Destinations, MeteredRoute, Unrouted

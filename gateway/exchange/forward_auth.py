@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from common.request_target import TargetRefused
 from gateway.decision.charge import Charge
 from gateway.decision.refusals import RefusalAnswer
 from gateway.exchange import refusals
 from gateway.exchange.exchange import Exchange
 from gateway.http.head import RequestHead
-from gateway.http.target import TargetRefused
 from gateway.observe import record
 from gateway.routing.destinations import Destination, Destinations
 from gateway.routing.forwarded import Trust

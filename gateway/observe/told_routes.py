@@ -14,7 +14,7 @@ from gateway.settings.root import GatewaySettings
 from gateway.settings.route import RouteSettings
 from quota import keys
 from quota.calls.encoded import command
-from quota.routes import BYTES_MAX, Price, Route, Routes, TellsCost, digest_of, encode, value_of
+from quota.routes import BYTES_MAX, Price, Route, Routes, TellsCost, Tunnel, TunnelUnit, digest_of, encode, value_of
 
 log = structlog.get_logger()
 
@@ -87,6 +87,11 @@ def _route(route: RouteSettings) -> Route:
         () if required is None else required.scopes,
         () if required is None else required.roles,
         required is None or required.keys,
+        route.upgrades,
+        None if route.tunnel is None else Tunnel(TunnelUnit(route.tunnel.per), dict(route.tunnel.charge)),
+        route.encoded_slash == "keep",
+        route.merge_slashes,
+        None if route.add_prefix else route.strip_prefix or "",
     )
 
 

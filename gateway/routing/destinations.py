@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from common.request_target import ENCODED_SLASH, Target, TargetRefused, canonical
 from gateway.http.head import RequestHead
-from gateway.http.target import ENCODED_SLASH, Target, TargetRefused, canonical
 from gateway.metering.costs import Pricing, price_of, usual
 from gateway.metering.reported import NOTHING, Needs, needs_of
 from gateway.metering.tunnel_price import TunnelPrice

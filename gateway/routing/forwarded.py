@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from common.addresses import plain_address, plain_network
-from gateway.http.target import is_host
+from common.request_target import is_host
 from gateway.settings.values import UNIX
 
 Fields = Sequence[tuple[bytes, bytes]]

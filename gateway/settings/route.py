@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from common.request_target import TargetRefused, canonical, canonical_path
 from common.settings_file import Location, SettingsConflict, SettingsModel
-from gateway.http.target import TargetRefused, canonical, canonical_path
 from gateway.settings.metering import Cost, HeaderCost, MeterCost, OnAbort, QueryCost, Refund, ReportedCost
 from gateway.settings.rewriting import RequestHeaders, ResponseHeaders, RouteTokenSources, dashed
 from gateway.settings.values import Meter, Name, Text

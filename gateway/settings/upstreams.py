@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from common.certificates import Certificates, system_authorities
+from common.request_target import is_host
 from common.settings_file import Location, SettingsConflict, SettingsModel
 from common.urls import split_url
-from gateway.http.target import is_host
 from gateway.settings.rewriting import Credential
 from gateway.settings.values import Count, Seconds
 

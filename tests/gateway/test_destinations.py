@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from common.request_target import TargetRefused
 from gateway.http.deadlines import DeadlineSweep
 from gateway.http.head import RequestHead
-from gateway.http.target import TargetRefused
 from gateway.routing.destinations import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, Destination, Destinations
 from gateway.routing.routes import compile_routes
 from gateway.settings.clients import Limits

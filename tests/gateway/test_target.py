@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.http import target
-from gateway.http.target import CANONICAL, Target, TargetRefused, canonical
+from common import request_target
+from common.request_target import CANONICAL, Target, TargetRefused, canonical
 
 HOST = b"api.example.com"
 
@@ -210,9 +210,9 @@ def test_an_encoded_slash_is_a_character_and_whoever_decodes_it_meets_no_dot_seg
     assert canonical_form.encoded_slash == (b"%2F" in canonical_form.path)
     if canonical_form.encoded_slash:
         with pytest.raises(TargetRefused):
-            target.canonical_path(canonical_form.path)  # where nothing says that it is kept
+            request_target.canonical_path(canonical_form.path)  # where nothing says that it is kept
         decoded = canonical_form.path.replace(b"%2F", b"/")
-        assert target.canonical_path(decoded) == re.sub(rb"//+", b"/", decoded)
+        assert request_target.canonical_path(decoded) == re.sub(rb"//+", b"/", decoded)
 
 
 @given(TARGETS)
@@ -239,4 +239,4 @@ def test_the_canonical_form_is_its_own_canonical_form(spelling: bytes) -> None:
 def test_the_fast_path_and_the_long_way_agree(spelling: bytes) -> None:
     if CANONICAL.fullmatch(spelling):
         path, mark, query = spelling.partition(b"?")
-        assert target.canonical_path(path) + mark + query == spelling
+        assert request_target.canonical_path(path) + mark + query == spelling

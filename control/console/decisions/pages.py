@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from control.access.permissions import Permission
-from control.api.decision_views import DecisionView
+from control.api.decision_views import DecisionView, TunnelView
 from control.api.decisions import CURSOR, explain_decision, list_refusals
 from control.api.supposed_requests import RoutePriceView, SupposedQuery, explain_supposed_request, list_routes
 from control.console.frame.guards import Viewing
@@ -20,7 +20,7 @@ from control.console.frame.sections import Section, section
 from control.http.context import Ctx
 from quota.access import is_key_id
 from quota.keys import is_org
-from quota.routes import TellsCost
+from quota.routes import TellsCost, TunnelUnit
 
 router = Pages("/console/decisions")
 
@@ -48,7 +48,8 @@ _WRONG: Final[Mapping[str, str]] = {
     "route": "The route is no route's name.",
     "method": "The method must be one word, as in POST.",
     "host": "The host must be a name or an address, with or without a port.",
-    "path": "The path must begin with /, and have no query, no escapes, no empty segments and no dot segments.",
+    "path": "The path must begin with /, and have no query, no blanks and no characters beyond ASCII.",
+    "upgrade": "The upgrade must be a protocol's name, as in websocket.",
     "charge": "The cost must be meter:units, as in api_calls:1; several with blanks between.",
     "key": "The key is no key's id: it has 12 letters and digits.",
     "user": "The user must have at most 128 characters.",
@@ -118,10 +119,11 @@ async def suppose(
     key: Text = "",
     user: Text = "",
     address: Text = "",
+    upgrade: Text = "",
 ) -> Response:
     """What would be decided of a request now."""
     texts = {"route": route, "method": method.upper(), "host": host, "path": path, "key": key, "user": user}
-    given = {name: text.strip() for name, text in {"org": org, "address": address, **texts}.items()}
+    given = {name: text.strip() for name, text in {"org": org, "address": address, "upgrade": upgrade, **texts}.items()}
     asked = {name: text for name, text in given.items() if text}
     charges = [each for each in re.split(r"[\s,]+", charge) if each]
     query: SupposedQuery | None = None
@@ -173,6 +175,12 @@ def price_of(price: RoutePriceView) -> str:
             return f"{price.units:,}; {price.told_by} {price.name} tells {price.least:,} to {price.most:,}"
 
 
+def tunnel_of(tunnel: TunnelView) -> str:
+    """What one unit costs that passes an upgraded connection."""
+    unit = "message" if tunnel.per is TunnelUnit.MESSAGE else "begun mebibyte"
+    return f"{cost_of(tunnel.charges)} for each {unit}"
+
+
 def supposed_address(decision: DecisionView) -> str:
     """The page that says what would be decided of the same request now."""
     charge = " ".join(f"{meter}:{units}" for meter, units in decision.charges.items())
@@ -181,4 +189,9 @@ def supposed_address(decision: DecisionView) -> str:
     return "/console/decisions/suppose?" + urlencode({name: value for name, value in asked.items() if value})
 
 
-_SHOWN: Final[Mapping[str, Any]] = {"cost": cost_of, "again": supposed_address, "reasons": dict(VERDICTS)}
+_SHOWN: Final[Mapping[str, Any]] = {
+    "cost": cost_of,
+    "tunnel": tunnel_of,
+    "again": supposed_address,
+    "reasons": dict(VERDICTS),
+}

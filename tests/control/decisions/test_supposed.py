@@ -11,7 +11,18 @@ from redis.asyncio import Redis
 from control.decisions.gateway_routes import forget_old
 from control.http.context import Context
 from quota import keys
-from quota.routes import KEPT_SECONDS, Price, Route, Routes, TellsCost, digest_of, encode, value_of
+from quota.routes import (
+    KEPT_SECONDS,
+    Price,
+    Route,
+    Routes,
+    TellsCost,
+    Tunnel,
+    TunnelUnit,
+    digest_of,
+    encode,
+    value_of,
+)
 from tests.control.plane import Entitled, MovedClock, TokenOf
 
 READ = Route("read", None, ("GET",), "/v1", {"api_calls": Price(1)})
@@ -25,7 +36,19 @@ CHAT = Route(
 ADMIN = Route("admin", None, None, "/v1/admin", {"api_calls": Price(1)}, scopes=("manage",), roles=("owner",))
 TRIAL = Route("trial", None, None, "/trial", {"api_calls": Price(1)}, shadow=True)
 FREE = Route("free", None, None, "/free", {}, exempt=True)
-ROUTES = Routes((READ, CHAT, ADMIN, TRIAL, FREE), ("live",), ("shadowed",))
+SOCKET = Route(
+    "socket",
+    None,
+    None,
+    "/ws",
+    {"api_calls": Price(1)},
+    upgrades=("websocket",),
+    tunnel=Tunnel(TunnelUnit.MESSAGE, {"tokens": 3}),
+)
+FILES = Route("files", None, None, "/files", {"api_calls": Price(4)}, encoded_slash=True, merge_slashes=False)
+ROUTES = Routes((READ, CHAT, ADMIN, TRIAL, FREE, SOCKET, FILES), ("live",), ("shadowed",))
+
+ROUTES_BY_NAME = {route.name: route for route in ROUTES.routes}
 
 
 async def tell(redis: Redis, routes: Routes, started: float | None = None, seen: float | None = None) -> str:
@@ -81,6 +104,46 @@ async def test_a_request_costs_what_its_route_charges(admin: AsyncClient, org: s
     query = {"org": org, "method": "POST", "path": "/v1/chat/completions"}
     again = (await admin.get("/v1/explanations", params=query)).json()
     assert again | {"at": None} == decision | {"at": None}
+
+
+async def test_a_path_is_read_as_the_gateway_reads_it(admin: AsyncClient, org: str) -> None:
+    for path, route, read_as in (
+        ("/v1/%63hat", "chat", "/v1/chat"),
+        ("/x/../v1/./chat//y", "chat", "/v1/chat/y"),
+        ("/files/a%2fb//c", "files", "/files/a%2Fb//c"),
+    ):
+        decision = await supposed(admin, org, method="POST", path=path)
+        assert (decision["outcome"], decision["route"]) == ("admitted", route)
+        assert decision["charges"] == ROUTES_BY_NAME[route].charges
+        assert f"The path is read as {read_as}." in decision["rules"][0]["text"]
+    for path, verdict, told in (
+        ("/v1/a%2Fb", "bad_request", "The path holds an encoded slash, backslash or control."),
+        ("/../v1", "bad_request", "The path leaves the root."),
+        ("/v1/%zz", "bad_request", "The path holds a `%` that is not followed by two hex digits."),
+        ("/v1;x/admin", "no_route", "No route of the gateway holds the path."),
+    ):
+        decision = await supposed(admin, org, path=path)
+        assert (decision["outcome"], decision["verdict"], decision["text"]) == ("refused", verdict, told)
+
+
+async def test_an_upgrade_costs_its_opening_and_then_what_the_route_charges_in_the_tunnel(
+    admin: AsyncClient, org: str
+) -> None:
+    offered = await supposed(admin, org, path="/ws/room", upgrade="WebSocket")
+    assert (offered["outcome"], offered["charges"]) == ("admitted", {"api_calls": 1})
+    assert offered["tunnel"] == {"per": "message", "charges": {"tokens": 3}}
+    [price] = [rule["text"] for rule in offered["rules"] if rule["rule"] == "price"]
+    assert price == "1 api_calls for the opening; afterwards each message of the client costs 3 tokens."
+    for asked in (
+        {"path": "/ws"},
+        {"path": "/ws", "upgrade": "h2c"},
+        {"path": "/ws", "upgrade": "websocket", "method": "POST"},
+        {"path": "/v1", "upgrade": "websocket"},
+    ):
+        plain = await supposed(admin, org, **asked)
+        assert (plain["outcome"], plain["charges"], plain["tunnel"]) == ("admitted", {"api_calls": 1}, None)
+        ignored = f"No upgrade to {asked.get('upgrade')} is offered: it is ignored." in plain["rules"][0]["text"]
+        assert ignored == ("upgrade" in asked)
 
 
 async def test_a_cost_that_the_request_may_not_tell_is_refused_as_the_gateway_does(
@@ -176,7 +239,8 @@ async def test_gateways_that_differ_are_said_to_and_those_that_started_last_are_
     unknown = await admin.post("/v1/decisions/explain", json={"org": org, "route": "nothing"})
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "No gateway has a route named 'nothing'.")
     listed = (await admin.get("/v1/routes")).json()["gateways"]
-    assert [len(gateway["routes"]) for gateway in listed] == [5, 2]
+    assert [len(gateway["routes"]) for gateway in listed] == [7, 2]
+    assert listed[0]["routes"][5]["tunnel"] == {"per": "message", "charges": {"tokens": 3}}
     assert listed[0]["routes"][1]["prices"]["tokens"] == {
         "units": 5,
         "told_by": "header",
@@ -212,10 +276,10 @@ IMPOSSIBLE: list[dict[str, Any]] = [
     {"route": "read", "path": "/v1"},
     {"host": "api.example.com", "charges": {"api_calls": 1}},
     {"path": "v1"},
-    {"path": "/v1//x"},
-    {"path": "/v1/../x"},
     {"path": "/v1?x=1"},
-    {"path": "/a%2Fb"},
+    {"path": "/v1 x"},
+    {"path": "/é"},
+    {"path": "/v1", "upgrade": "web socket"},
     {"path": "/v1", "method": "get"},
     {"path": "/v1", "host": "a b"},
     {"route": "read", "address": "nowhere"},
