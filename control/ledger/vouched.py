@@ -3,18 +3,22 @@
 A restart, a failover or a rollback ends every connection, and leaves generations of another server than the one that
 answers, or of an epoch that is over (docs/decisions/0011). So it is enough to check the generations when a connection
 is made, as the gateway does. Then a charge costs nothing more, and no charge uses counters that went back unnoticed.
+
+In a Cluster a shard may come to a server to which a connection is there already: handed over, or with a replica that
+took over. Each connection knows for which slots it was checked, and is made anew before it charges another one.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, cast
 
 import structlog
 from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, RedisError, ResponseError, TryAgainError
 
-from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.client import ClusterClient, key_of
+from common.redis_cluster.topology import slot_of
 from common.redis_connections import ask, enter
 from control.db import StoreUnavailable
 from quota import keys
@@ -22,6 +26,7 @@ from quota import keys
 log = structlog.get_logger()
 
 _RUN_ID = re.compile(r"run_id:([0-9a-f]+)")
+_SCRIPTS: Final = ("EVAL", "EVALSHA")
 
 
 class NotVouchedFor(RedisError):
@@ -33,6 +38,31 @@ class _HiredisPacking:
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return [pack_command(args)]
+
+
+class _OfSlots:
+    """Before a connection class of redis-py, to a server of a Cluster."""
+
+    vouched: frozenset[int] | None = None
+    """The slots whose generations were checked when it was connected; None: the server does not tell who it is."""
+
+    async def send_command(self, *args: Any, **options: Any) -> None:
+        connection, key = cast("Any", super()), key_of(args) if args[0] in _SCRIPTS else None
+        if key is not None and not self._is_for(slot_of(key)):
+            await connection.disconnect()
+            await connection.connect()
+            if not self._is_for(slot_of(key)):  # it was led here by a topology of before, or a moment too early
+                raise TryAgainError("TRYAGAIN the shard is not vouched for where it is looked for")
+        await connection.send_command(*args, **options)
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
+        words = [tuple(each) for each in commands]
+        if words and words[0] == ("ASKING",):
+            raise NotVouchedFor("the shard is being moved key by key, and nobody vouches for it where it goes")
+        return cast("Any", super()).pack_commands(words)
+
+    def _is_for(self, slot: int) -> bool:
+        return self.vouched is None or slot in self.vouched
 
 
 Believed = Callable[[str, Mapping[int, str | None]], Awaitable[bool]]
@@ -49,6 +79,7 @@ def vouch(redis: Any, shards: int, is_believed: Believed) -> None:
 
 def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool) -> None:
     async def connected(connection: Any) -> None:
+        connection.vouched = None
         await enter(connection, of_cluster=of_cluster)
         try:
             about = await ask(connection, "INFO", "server")
@@ -63,9 +94,12 @@ def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool
             raise NotVouchedFor(f"nobody can tell whether this Redis is the one that was vouched for: {e}") from e
         if not believed:
             raise NotVouchedFor("Redis is another server than the one that was vouched for last")
+        if of_cluster:
+            connection.vouched = frozenset(slot_of(keys.generation_key(shard)) for shard in held)
 
+    classes = (_OfSlots, _HiredisPacking) if of_cluster else (_HiredisPacking,)
     pool.connection_kwargs["redis_connect_func"] = connected
-    pool.connection_class = type("PackedConnection", (_HiredisPacking, pool.connection_class), {})
+    pool.connection_class = type("PackedConnection", (*classes, pool.connection_class), {})
 
 
 async def _of_all(connection: Any, shards: int) -> dict[int, str | None]:
@@ -80,6 +114,7 @@ async def _of_slots(connection: Any, shards: int) -> dict[int, str | None]:
         with suppress(MovedError, AskError, TryAgainError):
             held = await ask(connection, "GET", keys.generation_key(shard))
             found[shard] = None if held is None else _text(held)
+    connection.reset_should_reconnect()  # that another server has a shard is no reason to leave this one
     return found
 
 

@@ -25,7 +25,7 @@ from devstack.valkey_cluster import ClusterNode
 from quota import generation, keys
 from quota.keys import SHARDS_DEFAULT
 from quota.ledger import LedgerError, LedgerUnavailable
-from quota.model import Admitted, Report
+from quota.model import Admitted, Report, Unknown
 from quotagate.main import app
 from tests import charging
 from tests.cluster import SETTINGS, kill, migrate
@@ -264,6 +264,7 @@ async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_o
     [server] = {as_text(await cluster.get(keys.generation_key(s)) or b"").partition(":")[0] for s in own}
     for shard in own:
         await cluster.set(keys.generation_key(shard), f"{'0' * len(server)}:1:0123")
+    await cluster.at(unvouched).client_kill_filter(_type="normal", skipme=True)  # as when a server begins anew
     charged = context.reporter._ledger
     for owner, org in orgs.items():
         report = [Report("r1", "api_calls", 1, "k1")]
@@ -274,6 +275,60 @@ async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_o
             assert isinstance((await charged.report(org, report))[0], Admitted)
     await context.recovery.round()
     assert isinstance((await charged.report(orgs[unvouched], [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+
+
+async def test_usage_of_a_shard_that_has_come_to_a_server_is_held_back_until_it_is_vouched_for_there(
+    context: Context, cluster: ClusterClient, entitled: Entitled
+) -> None:
+    (source, org), (target, other) = list((await one_of_each(cluster, entitled)).items())[:2]
+    await context.recovery.round()
+    for each in (org, other):
+        await context.publisher.install(each)
+    charged, slot = context.reporter._ledger, slot_of(keys.org_key(org, SHARDS_DEFAULT))
+
+    async def connections() -> int:
+        return int((await cluster.at(target).info("stats"))["total_connections_received"])
+
+    assert isinstance((await charged.report(other, [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+    before = await connections()
+    assert isinstance((await charged.report(other, [Report("r2", "api_calls", 1, "k2")]))[0], Admitted)
+    assert await connections() == before, "a connection is used again"
+    await migrate(cluster, slot, source, target)  # to a server to which that connection is there already
+    try:
+        with pytest.raises(LedgerUnavailable, match="another server"):
+            await charged.report(org, [Report("r2", "api_calls", 1, "k2")])
+        assert await used(context, org) == 0
+        await context.recovery.round()
+        assert isinstance((await charged.report(org, [Report("r2", "api_calls", 1, "k2")]))[0], Admitted)
+        assert await used(context, org) == 1
+    finally:
+        await migrate(cluster, slot, target, source)
+        await context.recovery.round()
+
+
+async def test_usage_of_a_slot_that_is_moved_key_by_key_is_not_charged_where_nobody_vouches_for_it(
+    context: Context, cluster: ClusterClient
+) -> None:
+    await context.recovery.round()
+    topology = await cluster.ask_topology()
+    # None of its shard's keys is there, so that the server leads to where the slot goes.
+    shard, *_ = [s for s in range(SHARDS_DEFAULT) if not await cluster.exists(keys.events_key(s))]
+    org = next(f"org-{n}" for n in range(10_000) if keys.shard_of(f"org-{n}", SHARDS_DEFAULT) == shard)
+    slot = slot_of(keys.generation_key(shard))
+    source = topology.owner(slot)
+    target = next(each for each in topology.primaries if each != source)
+    assert source is not None
+    charged, report = context.reporter._ledger, [Report("r1", "api_calls", 1, "k1")]
+    ids = [as_text(await cluster.at(each).execute_command("CLUSTER MYID")) for each in (source, target)]
+    await cluster.at(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+    await cluster.at(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+    try:
+        with pytest.raises(LedgerUnavailable, match="key by key"):
+            await charged.report(org, report)
+    finally:
+        for each in (source, target):
+            await cluster.at(each).execute_command("CLUSTER SETSLOT", slot, "STABLE")
+    assert await charged.report(org, report) == [Unknown(lapsed=False)]
 
 
 async def test_a_backup_of_a_cluster_has_what_is_not_written_yet_and_the_doctor_finds_it_good(
