@@ -32,7 +32,7 @@ async def ask(redis: Any, persistence: Persistence) -> Losses:
     """What it does not tell is taken for good; of a Cluster's primaries the first that loses. Raises
     LedgerUnavailable."""
     if not isinstance(redis, ClusterClient):
-        return await _ask(redis, persistence)
+        return await of_server(redis, persistence)
     eviction = of_persistence = None
     try:
         topology = await redis.ask_topology()
@@ -41,13 +41,14 @@ async def ask(redis: Any, persistence: Persistence) -> Losses:
     except RedisError as e:
         raise LedgerUnavailable(f"info: {e}") from e
     for address in topology.primaries:
-        losses = await _ask(redis.at(address), persistence)
+        losses = await of_server(redis.at(address), persistence)
         eviction = eviction or (losses.eviction and f"{address}: {losses.eviction}")
         of_persistence = of_persistence or (losses.persistence and f"{address}: {losses.persistence}")
     return Losses(eviction, of_persistence)
 
 
-async def _ask(redis: Any, persistence: Persistence) -> Losses:
+async def of_server(redis: Any, persistence: Persistence) -> Losses:
+    """Of one, primary or replica. Raises LedgerUnavailable."""
     try:
         info = await redis.info("memory", "persistence")
         save = None if persistence == "none" else await save_points(redis)

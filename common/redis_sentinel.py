@@ -70,8 +70,7 @@ def decide(name: str, asked: int, answers: Sequence[View | NoView]) -> Primary:
         agreed = [view for view in views if view.epoch == newest]
         if len({view.primary for view in agreed}) == 1:
             return agreed[0].primary
-        each = "; ".join(f"{view.sentinel} names {view.primary.host}:{view.primary.port}" for view in agreed)
-        raise UnsupportedServer(f"the Sentinels disagree who the primary {name} is: {each}")
+        raise UnsupportedServer(_disagreed(name, agreed))
     faults = [answer for answer in answers if isinstance(answer, NoView)]
     wrong = [fault for fault in faults if fault.for_good]
     if asked - len(wrong) < majority:
@@ -80,6 +79,17 @@ def decide(name: str, asked: int, answers: Sequence[View | NoView]) -> Primary:
     raise RedisConnectionError(
         f"{len(views)} of {asked} Sentinels name the primary {name}, and {majority} must ({reasons or 'no answer'})"
     )
+
+
+def disagreement(name: str, answers: Sequence[View | NoView]) -> str | None:
+    """That those who answer name different primaries, and which; None: they name one."""
+    views = [answer for answer in answers if isinstance(answer, View)]
+    return _disagreed(name, views) if len({view.primary for view in views}) > 1 else None
+
+
+def _disagreed(name: str, views: Sequence[View]) -> str:
+    each = "; ".join(f"{view.sentinel} names {view.primary.host}:{view.primary.port}" for view in views)
+    return f"the Sentinels disagree who the primary {name} is: {each}"
 
 
 class Sentinels:
@@ -95,6 +105,11 @@ class Sentinels:
         """Asks all of them. Raises UnsupportedServer, redis-py's ConnectionError."""
         async with self._asking:
             return decide(self.name, len(self._each), await self._views())
+
+    async def answers(self) -> list[View | NoView]:
+        """What each of them says, also one that is slow."""
+        async with self._asking:
+            return await asyncio.gather(*(each.view() for each in self._each))
 
     async def _views(self) -> list[View | NoView]:
         """Of a majority, and of the others if they are quick."""

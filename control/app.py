@@ -35,9 +35,9 @@ from control.actions.sums import GivenBound
 from control.analytics.check_times import CheckTimesDrain
 from control.api import tiles
 from control.attention.feed import Feed
-from control.attention.keeping import KeepingWatch
 from control.attention.upkeep import Upkeep
 from control.attention.upstreams import UpstreamWatch
+from control.attention.views import watches as redis_watches
 from control.audit.sealer import Sealer
 from control.background import Background, Service
 from control.billing.parts import Billing, open_billing
@@ -287,7 +287,7 @@ def _chosen_services(
     yield GarbageCollector()
     yield LimitWatch(db, stores.ledger, clock)
     yield UpstreamWatch(db, stores.ledger.redis, clock)
-    yield KeepingWatch(db, stores.ledger.redis, settings.redis.persistence, clock)
+    yield from redis_watches(db, stores.ledger.redis, settings.redis, clock)
     yield Upkeep(db, settings.incidents_days, settings.notifications_days, clock)
     yield CheckTimesDrain(db, stores.ledger.redis, clock)
     yield RefusalDrain(db, stores.ledger.redis, settings.refusals_days, clock)

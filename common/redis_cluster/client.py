@@ -92,6 +92,15 @@ class ClusterClient(Redis):
         self._known = (*topology.primaries, *topology.replicas)
         return topology
 
+    async def views(self) -> Mapping[Address, View]:
+        """What each server says that answers, also one that is slow. Raises UnsupportedServer."""
+        addresses = self._known or self._seeds
+        found = await asyncio.gather(*(self._view(address) for address in addresses), return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, RedisError):
+                raise each
+        return {at: view for at, view in zip(addresses, found, strict=True) if isinstance(view, View)}
+
     async def _views(self, addresses: Sequence[Address]) -> tuple[list[View], RedisError | None]:
         """Of a majority, and of those who answer soon after it."""
         asked = {asyncio.create_task(self._view(address)) for address in addresses}

@@ -3,7 +3,8 @@
 https://valkey.io/topics/cluster-spec/ "Key distribution model", https://valkey.io/commands/cluster-slots/
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,28 @@ class View(NamedTuple):
     """Of the newest change that it knows of: https://valkey.io/topics/cluster-spec/ "Cluster current epoch"."""
     is_ok: bool
     """It reaches a majority of the primaries, and all slots are served."""
+
+
+def disagreement(views: Mapping[Address, View]) -> str | None:
+    """In what the servers differ that say these: whose a slot is, or whether all slots are served; None: in nothing."""
+    begins = {each.first for view in views.values() for each in view.topology.ranges}
+    ends = {each.last + 1 for view in views.values() for each in view.topology.ranges}
+    for slot in sorted(begins | ends | {0}):
+        owners = defaultdict[Address | None, list[Address]](list)
+        for address, view in views.items():
+            owners[view.topology.owner(slot)].append(address)
+        if len(owners) > 1:
+            said = "; ".join(map(_said, owners.items()))
+            return f"the servers of the Redis Cluster disagree whose slot {slot} is: {said}"
+    cut_off = [str(address) for address, view in views.items() if not view.is_ok]
+    if len(cut_off) in (0, len(views)):
+        return None
+    return f"of the servers of the Redis Cluster these alone say that it does not serve: {', '.join(cut_off)}"
+
+
+def _said(owner: tuple[Address | None, Sequence[Address]]) -> str:
+    named, by = owner
+    return f"{', '.join(map(str, by))} {'names' if len(by) == 1 else 'name'} {named or 'nobody'}"
 
 
 def epoch_and_state(info: Any) -> tuple[int, bool]:

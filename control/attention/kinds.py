@@ -161,7 +161,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     # The ledger
     "usage_quarantined": Kind(
         "Entry that is no usage event",
-        "An entry of the ledger's stream could not be read. It is kept in usage_quarantine, and nothing waits for it.",
+        "An entry of the ledger's stream could not be read. It is kept in the database, and nothing waits for it.",
         ("Look at the entry, and find out who wrote it.", "Resolve."),
         Tile.LEDGER_FAULTS,
     ),
@@ -190,11 +190,35 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "redis_loses": Kind(
         "Redis may lose what is charged",
-        "Redis throws data away when its memory is full, or keeps no file. It was set up so after we had started.",
+        "Redis, or a replica that could be promoted, throws data away when its memory is full, or keeps no file. It "
+        "was set up so after we had started.",
         (
-            "Read which of the two it is.",
+            "Read which of the two it is, and at which server.",
             "`CONFIG SET maxmemory-policy noeviction`, or `CONFIG SET appendonly yes`, and the same in its file.",
             "Where it has evicted already, look at drift: counters are put back by their events.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
+    "redis_sentinels_disagree": Kind(
+        "Sentinels disagree",
+        "Sentinels name different primaries, and not only for the moment of a failover. The newest configuration is "
+        "followed; of two that are equally new, none is, and no new connection is made.",
+        (
+            "Read which Sentinel names which server.",
+            "Look whether that Sentinel reaches the others and the primary.",
+            "One whose file names the wrong server: `SENTINEL REMOVE`, then `SENTINEL MONITOR` as the others have it.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
+    "redis_cluster_disagrees": Kind(
+        "Servers of the Cluster disagree",
+        "Servers of the Redis Cluster differ on whose a slot is, or some of them do not reach the others.",
+        (
+            "Read which server says what.",
+            "Look whether they reach each other at the ports of the Cluster's bus.",
+            "A slot that was moved halfway: end its move, by `valkey-cli --cluster fix`.",
         ),
         Tile.LEDGER_FAULTS,
         closes_by_itself=True,

@@ -5,7 +5,7 @@ import pytest
 from common import redis_url
 from common.redis_cluster.address import taken_apart
 from common.redis_cluster.client import key_of
-from common.redis_cluster.topology import Address, Range, parse, slot_of
+from common.redis_cluster.topology import Address, Range, Topology, View, disagreement, parse, slot_of
 from quota import keys
 from quota.ledger import UnsupportedServer
 
@@ -26,6 +26,23 @@ def test_slots_belong_to_the_primaries_that_the_reply_names_and_a_server_without
     assert topology.primaries == [ONE, TWO]
     assert topology.replicas == (Address("10.0.0.9", 7002),)
     assert [topology.owner(slot) for slot in (0, 8191, 8192)] == [ONE, ONE, TWO]
+
+
+def test_servers_that_differ_are_told_by_the_first_slot_that_they_differ_on() -> None:
+    halves = View(Topology((Range(0, 8191, ONE), Range(8192, 16383, TWO))), 7, is_ok=True)
+    parts = View(Topology((Range(0, 99, ONE), Range(100, 8191, ONE), Range(8192, 16383, TWO))), 6, is_ok=True)
+    moved = View(Topology((Range(0, 8190, ONE), Range(8191, 16383, TWO))), 8, is_ok=True)
+    alone = View(halves.topology, 7, is_ok=False)
+    assert disagreement({}) is None
+    assert disagreement({ONE: halves, TWO: parts}) is None, "however they are split up"
+    assert disagreement({ONE: alone, TWO: alone}) is None, "both say so"
+    assert disagreement({ONE: halves, TWO: moved, ASKED._replace(port=1): halves}) == (
+        "the servers of the Redis Cluster disagree whose slot 8191 is: 10.0.0.1:7000, 10.0.0.1:1 name 10.0.0.1:7000; "
+        "cache-2.example:7001 names cache-2.example:7001"
+    )
+    assert disagreement({ONE: halves, TWO: alone}) == (
+        "of the servers of the Redis Cluster these alone say that it does not serve: cache-2.example:7001"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.redis_sentinel import NoView, Primary, View, decide
+from common.redis_sentinel import NoView, Primary, View, decide, disagreement
 from quota.ledger import UnsupportedServer
 
 ONE, OTHER = Primary("10.0.0.1", 6379), Primary("10.0.0.2", 6379)
@@ -43,3 +43,9 @@ def test_a_setting_that_is_wrong_for_most_of_them_is_told_by_name_and_for_one_of
     with pytest.raises(UnsupportedServer, match="the Sentinel a knows no primary main; the Sentinel b knows"):
         decide("main", 3, [*wrong, View("c", ONE, 4)])
     assert decide("main", 3, [wrong[0], View("b", ONE, 4), View("c", ONE, 4)]) == ONE
+
+
+def test_sentinels_that_name_one_primary_agree_whatever_the_number_of_its_configuration() -> None:
+    assert disagreement("main", [View("a", ONE, 4), View("b", ONE, 5), away("c")]) is None
+    assert disagreement("main", [View("a", ONE, 4), View("b", OTHER, 5)]) is not None
+    assert disagreement("main", [away("a"), away("b")]) is None

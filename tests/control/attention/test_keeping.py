@@ -19,7 +19,7 @@ async def test_a_redis_that_comes_to_lose_what_is_charged_is_one_incident_until_
     context: Context, redis: Redis, clock: MovedClock
 ) -> None:
     def watch(persistence: Persistence = "required") -> KeepingWatch:
-        return KeepingWatch(context.db, redis, persistence, clock)
+        return KeepingWatch(context.db, redis, "redis://of-the-test", persistence, clock)
 
     one, other = watch(), watch()
     await one.look()

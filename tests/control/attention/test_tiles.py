@@ -204,7 +204,7 @@ def opened_kinds() -> set[str]:
                 target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
                 constants[f"{file}:{ast.unparse(target)}"] = str(node.value.value)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            if (name := ast.unparse(call.func)) in ("incidents.open", "self._open", "Trouble"):
+            if (name := ast.unparse(call.func)) in ("incidents.open", "self._open", "Trouble", "Standing"):
                 kind = call.args[2 if name == "incidents.open" else 0]
                 used.add(str(kind.value) if isinstance(kind, ast.Constant) else f"{file}:{ast.unparse(kind)}")
     return {constants.get(name, "" if ":" in name else name) for name in used} - {""}

@@ -1,0 +1,206 @@
+"""Servers that differ on who holds the ledger are an incident until they agree; so is a replica that could be promoted
+and would lose what is charged."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import Redis
+
+from common import redis_connections
+from common.redis_cluster.client import ClusterClient
+from common.redis_sentinel import Sentinels
+from control.attention.keeping import LOSES, KeepingWatch
+from control.attention.standing import Standing
+from control.attention.views import CLUSTER, SENTINELS, ViewsWatch, of_cluster, of_sentinels, watches
+from control.http.context import Context
+from control.settings.control_plane import Redis as RedisSettings
+from devstack import valkey, valkey_cluster
+from devstack.child import stopping
+from devstack.ports import LOOPBACK, free_port
+from devstack.sentinels import NAME, Group
+from devstack.valkey_cluster import ClusterNode
+from tests.cluster import SETTINGS
+from tests.control.plane import MovedClock
+
+PATIENCE_SECONDS = 60
+
+
+async def opened(context: Context, kind: str) -> dict[str, str]:
+    async with context.db.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT key, content ->> 'why' AS why FROM incident WHERE kind = $1 AND closed_at IS NULL", kind
+        )
+    return {row["key"]: row["why"] for row in rows}
+
+
+async def reached(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - servers ring no bell
+            await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Two groups, as of two installations, whose Sentinels know their primaries by the same name."""
+
+    one: Group
+    other: Group
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"{LOOPBACK}:{port}" for port in (*self.one.sentinels, *self.other.sentinels))
+        return f"redis+sentinel://{hosts}/{NAME}/0"
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    root = tmp_path_factory.mktemp("sentinels")
+    one = Group(root / "one", [free_port(), free_port()], [free_port(), free_port()], root)
+    other = Group(root / "other", [free_port()], [free_port()], root / "logs")
+    (root / "logs").mkdir()
+    with ExitStack() as stack:
+        for group in (one, other):
+            group.prepare()
+            started = [(group.start_server(number), port) for number, port in enumerate(group.servers)]
+            started += [(group.start_sentinel(number), port) for number, port in enumerate(group.sentinels)]
+            for child, _ in started:
+                stack.enter_context(stopping(child))
+            for child, port in started:
+                valkey.wait_ready(child, port)
+        yield Watched(one, other)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ClusterNode]]:
+    with valkey_cluster.running(tmp_path_factory.mktemp("cluster"), 3, 1, SETTINGS) as started:
+        yield started
+
+
+@pytest.fixture
+async def cluster(nodes: list[ClusterNode]) -> AsyncIterator[ClusterClient]:
+    client = redis_connections.client(valkey_cluster.url(nodes), socket_timeout=10)
+    assert isinstance(client, ClusterClient)
+    await client.ask_topology()
+    async with aclosing(client):
+        yield client
+
+
+async def test_sentinels_that_name_different_primaries_are_one_incident_until_they_agree(
+    context: Context, clock: MovedClock, watched: Watched
+) -> None:
+    def watch() -> ViewsWatch:
+        return ViewsWatch(Standing(SENTINELS, context.db, clock), NAME, of_sentinels(Sentinels(watched.url)))
+
+    one, other = watch(), watch()
+    await one.look()
+    assert await opened(context, SENTINELS) == {}, "a failover has them differ for a moment"
+    await one.look()
+    await other.look()
+    await other.look()
+    first, second, astray = *watched.one.sentinels, *watched.other.sentinels
+    mine, theirs = f"{LOOPBACK}:{watched.one.servers[0]}", f"{LOOPBACK}:{watched.other.servers[0]}"
+    assert await opened(context, SENTINELS) == {
+        NAME: f"the Sentinels disagree who the primary {NAME} is: {LOOPBACK}:{first} names {mine}; "
+        f"{LOOPBACK}:{second} names {mine}; {LOOPBACK}:{astray} names {theirs}"
+    }
+    async with Redis(host=LOOPBACK, port=astray) as sentinel:
+        await sentinel.execute_command("SENTINEL", "REMOVE", NAME)
+        await sentinel.execute_command("SENTINEL", "MONITOR", NAME, LOOPBACK, watched.one.servers[0], 2)
+        try:
+            await one.look()
+            assert await opened(context, SENTINELS) == {}
+        finally:
+            await sentinel.execute_command("SENTINEL", "REMOVE", NAME)
+            await sentinel.execute_command("SENTINEL", "MONITOR", NAME, LOOPBACK, watched.other.servers[0], 1)
+
+
+async def test_servers_of_a_cluster_that_differ_on_a_slot_are_one_incident_until_they_agree(
+    context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
+) -> None:
+    watch = ViewsWatch(Standing(CLUSTER, context.db, clock), "cluster", of_cluster(cluster))
+    await watch.look()
+    await watch.look()
+    assert await opened(context, CLUSTER) == {}
+    ids = []
+    for node in nodes[:2]:
+        with node.redis as redis:
+            ids.append(redis.execute_command("CLUSTER MYID"))
+    slot = 100  # of the first node, which gives it to the second, and tells nobody
+    with nodes[0].redis as redis:
+        redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
+    try:
+        for _ in range(2):
+            await watch.look()
+        [(key, why)] = (await opened(context, CLUSTER)).items()
+        assert key == "cluster"
+        assert f"the servers of the Redis Cluster disagree whose slot {slot} is: " in why
+        [mine] = [each for each in why.partition(" is: ")[2].split("; ") if each.endswith(nodes[1].address)]
+        assert nodes[0].address in mine, "and its replica, if that has heard of it"
+    finally:
+        with nodes[0].redis as redis:
+            redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
+    await watch.look()
+    assert await opened(context, CLUSTER) == {}
+
+
+async def looks_at_a_replica(context: Context, watch: KeepingWatch, port: int) -> None:
+    """It keeps no file for a while, and then it does not answer for a while."""
+    address = f"{LOOPBACK}:{port}"
+    await watch.look()
+    assert await opened(context, LOSES) == {}
+    async with Redis(host=LOOPBACK, port=port) as replica:
+        before = str((await replica.config_get("save"))["save"])
+        await replica.config_set("appendonly", "no")
+        await replica.config_set("save", "")
+        try:
+            await watch.look()
+            [(key, why)] = (await opened(context, LOSES)).items()
+            assert key == f"persistence of {address}"
+            assert why.startswith(f"{address} could be promoted, and Redis keeps nothing on its disk")
+        finally:
+            await replica.config_set("appendonly", "yes")
+            await replica.config_set("save", before)
+    await watch.look()
+    assert await opened(context, LOSES) == {}
+
+
+async def test_a_replica_that_sentinels_could_promote_and_keeps_no_file_is_an_incident(
+    context: Context, clock: MovedClock, watched: Watched
+) -> None:
+    primary, replica = watched.one.servers
+    async with Redis(host=LOOPBACK, port=primary) as redis:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "slave0" not in await redis.info("replication"):  # noqa: ASYNC110 - it rings no bell
+                await asyncio.sleep(0.05)
+        await looks_at_a_replica(context, KeepingWatch(context.db, redis, watched.one.url, "required", clock), replica)
+
+
+async def test_a_replica_of_a_cluster_that_keeps_no_file_is_an_incident(
+    context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
+) -> None:
+    url = valkey_cluster.url(nodes)
+    await looks_at_a_replica(context, KeepingWatch(context.db, cluster, url, "required", clock), nodes[3].port)
+
+
+async def test_a_replica_that_does_not_answer_ends_no_incident_of_its_own(context: Context, clock: MovedClock) -> None:
+    incidents = Standing(LOSES, context.db, clock)
+    await incidents.follow({"eviction of a": "why", "eviction of b": "why"})
+    await incidents.follow({}, unknown={"eviction of a"})
+    assert (await opened(context, LOSES)).keys() == {"eviction of a"}
+    await incidents.follow({})
+    assert await opened(context, LOSES) == {}
+
+
+async def test_each_topology_has_its_watches(
+    context: Context, redis: Redis, clock: MovedClock, cluster: ClusterClient
+) -> None:
+    def names(client: Redis, url: str) -> list[str]:
+        settings = RedisSettings.model_validate({"url": url})
+        return [each.name for each in watches(context.db, client, settings, clock)]
+
+    assert names(redis, "redis://127.0.0.1") == ["redis_keeping"]
+    assert names(redis, "redis+sentinel://127.0.0.1:1/main") == ["redis_keeping", "redis_views"]
+    assert names(cluster, "redis+cluster://127.0.0.1:1") == ["redis_keeping", "redis_views"]
