@@ -1,7 +1,7 @@
 """`/v1/organizations`: who is billed, and the journal of what was changed about them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -42,6 +42,12 @@ SortWord = Literal[
     "-mrr",
     "-renewal",
 ]
+
+
+SORTED: Final = (
+    "With `-` from the largest, or the latest. `mrr` is in the order of the numbers of minor units, of several "
+    "currencies of one organization by the largest one: nothing is converted."
+)
 
 
 class OrganizationBody(Body):
@@ -93,7 +99,7 @@ async def list_organizations(
     near_quota: Annotated[bool | None, Query(description="Has used 80 % of an allowance with its grants.")] = None,
     payment_failed: Annotated[bool | None, Query(description="Has an invoice that could not be collected.")] = None,
     shadow: Annotated[bool | None, Query(description="Is in shadow mode: it is measured and not refused.")] = None,
-    sort: Annotated[SortWord, Query(description="With `-` from the largest, or the latest.")] = "id",
+    sort: Annotated[SortWord, Query(description=SORTED)] = "id",
     after: Annotated[str | None, Query(min_length=1, max_length=1000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     deleted: Annotated[bool, Query(description="Lists those that were deleted instead.")] = False,

@@ -12,6 +12,7 @@ from control.directory import listing
 from control.directory.summary import NEAR_FRACTION
 from control.http.context import Context
 from control.moments import moment
+from tests.control.access.signin.test_sessions import OWN_PAGE, begun, cookie
 from tests.control.directory.conftest import Listed
 from tests.control.plane import Entitled, MovedClock
 from tests.control.usage import spend, write_all
@@ -176,6 +177,20 @@ async def test_a_row_shows_what_is_used_now_though_the_directory_has_not_followe
     assert (meter["used"], meter["allowance"], meter["granted"], meter["remaining"]) == (20, 100, 50, 130)
     assert row["summary"]["used_fraction"] == pytest.approx(20 / 150)
     assert (row["summary"]["plan"], row["summary"]["status"], row["summary"]["mrr_minor"]) == ("tiny", "active", {})
+
+
+async def test_the_order_by_revenue_says_that_it_converts_no_currency(
+    context: Context, admin: AsyncClient, nobody: AsyncClient
+) -> None:
+    await make(admin, "new")
+    secret = await begun(context)
+    for sort, said in (("mrr", True), ("-mrr", True), ("name", False)):
+        page = await nobody.get("/console/organizations", params={"sort": sort}, headers=cookie(secret) | OWN_PAGE)
+        assert page.status_code == 200
+        assert ("Nothing is converted" in page.text) == said
+    document = (await nobody.get("/openapi.json")).json()
+    [sort_of] = [p for p in document["paths"]["/v1/organizations"]["get"]["parameters"] if p["name"] == "sort"]
+    assert "nothing is converted" in sort_of["description"]
 
 
 async def test_the_first_page_says_how_many_match(admin: AsyncClient, listed: Listed, marker: str) -> None:
