@@ -36,7 +36,7 @@ class OverrideFields(Body):
     allowance: Annotated[Units, Whole] | None = None
     """Units of a period in place of the plan's."""
     overage_max: Annotated[Units, Whole] | None = None
-    """Units of a period that METERED may sell beyond the allowance."""
+    """Units of a period that may be sold beyond the allowance."""
     policy: OveragePolicy | None = None
     concurrent_max: Annotated[int, Whole, Field(ge=1, le=CONCURRENT_MAX)] | None = None
     """Requests that may be under way at once."""

@@ -19,6 +19,7 @@ _SYMBOLS: Final = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥", "cad": "C
 
 _SHORT: Final = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 _BEYOND: Final = {OveragePolicy.HARD_STOP.value: "is refused", OveragePolicy.METERED.value: "is sold"}
+_POLICIES: Final[Mapping[Any, str]] = {p.value: p.value.replace("_", " ").lower() for p in OveragePolicy}
 _DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -106,11 +107,16 @@ def beyond(policy: object) -> str:
     return _BEYOND.get(str(getattr(policy, "value", policy)), str(policy))
 
 
+def value_of(value: Any, name: str) -> str:
+    """The value of a field of the journal."""
+    text = _POLICIES.get(value, value) if name == "policy" and isinstance(value, str) else value
+    return text if isinstance(text, str) else pretty(text)
+
+
 def named(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Fields as the API names them, in words, but for those that are null."""
-    policies = {policy.value: policy.value.replace("_", " ").lower() for policy in OveragePolicy}
     return [
-        (words(name), policies.get(value, value) if name == "policy" else value)
+        (words(name), _POLICIES.get(value, value) if name == "policy" else value)
         for name, value in fields.items()
         if value is not None
     ]
@@ -143,6 +149,7 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "or_nothing": or_nothing,
     "percent": percent,
     "pretty": pretty,
+    "value_of": value_of,
     "short": short,
     "stored_as": stored_as,
     "words": words,
