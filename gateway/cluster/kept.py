@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.receipts_keeper import WriterWatch
+from gateway.ledger.receipts_keeper import (
+    WriterWatch,
+    end_command,
+    ignore,
+    report_command,
+    time_of,
+    written_of,
+)
 from gateway.redis.connection import Callback, Lost
 from gateway.settings.intervals import Intervals
 from quota import keys
@@ -75,17 +82,14 @@ class ClusterReceiptsKeeper(WriterWatch):
             if isinstance(replies, Lost) or connection is not link.connection or not link.server.vouched:
                 on_delay(None)
                 return
-            (seconds, microseconds), *held = replies
+            time, *held = replies
             link.server.look_again(dict(zip(shards, held[1::2], strict=True)))
             if not link.server.vouched:
                 on_delay(None)
                 return
-            redis_ms = int(seconds) * 1000 + int(microseconds) // 1000
-            delays = [
-                redis_ms - int(text.split()[1])
-                for shard, text in zip(shards, held[::2], strict=True)
-                if text is not None and text.startswith(b"%d " % link.server.epochs.get(shard, 0))
-            ]
+            redis_ms = time_of(time)
+            written_ms = written_of(dict(zip(shards, held[::2], strict=True)), link.server.epochs)
+            delays = [redis_ms - each for each in written_ms]
             # Before the writer's time: that server's clock went back since.
             on_delay(max(delays) if len(delays) == len(shards) and min(delays) >= 0 else None)
 
@@ -104,11 +108,11 @@ class ClusterReceiptsKeeper(WriterWatch):
 
         portion = next(portions, None)
         if portion:
-            self._links.call(command("RPUSH", keys.RECEIPTS, portion), on_reply)
+            self._links.call(report_command(portion), on_reply)
         elif portion is not None:
             self._loop.call_soon(self._report, portions, message)
         elif message is not None:
-            self._links.call(command("RPUSH", keys.RECEIPTS, f"end {message}"), _ignore)
+            self._links.call(end_command(message), ignore)
 
 
 class SharedKeeper:
@@ -127,7 +131,3 @@ class SharedKeeper:
 
     def report(self, nonce: str | None = None) -> None:
         self._keeper.report(nonce)
-
-
-def _ignore(reply: Any) -> None:
-    """What does not arrive is reported again when it is asked for, or with the next connection."""

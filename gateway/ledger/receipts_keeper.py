@@ -158,15 +158,8 @@ class ReceiptsKeeper(WriterWatch):
         self._server.look_again(dict(enumerate(generations)))
         if not self._server.vouched:
             return
-        # Of another epoch: from a writer that reads another server, or about what is put together since.
-        epochs = self._server.epochs
-        written_ms = [
-            int(each.split()[1])
-            for shard, each in enumerate(written)
-            if each is not None and each.startswith(b"%d " % epochs.get(shard, 0))
-        ]
-        redis_ms = int(time[0]) * 1000 + int(time[1]) // 1000
-        self.on_written(monotonic(), redis_ms, min(written_ms) if len(written_ms) == self._shards else None)
+        written_ms = written_of(dict(enumerate(written)), self._server.epochs)
+        self.on_written(monotonic(), time_of(time), min(written_ms) if len(written_ms) == self._shards else None)
 
     # Reported
 
@@ -182,11 +175,36 @@ class ReceiptsKeeper(WriterWatch):
         portion = next(portions, None)
         if portion is not None:
             if portion:
-                connection.send(command("RPUSH", keys.RECEIPTS, portion), _ignore)
+                connection.send(report_command(portion), ignore)
             self._loop.call_soon(self._report_on, connection, portions, nonce)
         elif nonce is not None:
-            connection.send(command("RPUSH", keys.RECEIPTS, f"end {nonce}"), _ignore)
+            connection.send(end_command(nonce), ignore)
 
 
-def _ignore(reply: Any) -> None:
+def time_of(reply: Any) -> int:
+    """Milliseconds, by the reply to TIME."""
+    seconds, microseconds = reply
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def written_of(told: Mapping[int, bytes | None], epochs: Mapping[int, int]) -> list[int]:
+    """How far shards are written, in milliseconds of their server's clock, by what is told of each. Without those that
+    tell of another epoch: from a writer that reads another server, or about what is put together since."""
+    return [
+        int(text.split()[1])
+        for shard, text in told.items()
+        if text is not None and text.startswith(b"%d " % epochs.get(shard, 0))
+    ]
+
+
+def report_command(portion: bytes) -> bytes:
+    return command("RPUSH", keys.RECEIPTS, portion)
+
+
+def end_command(nonce: str) -> bytes:
+    """Behind the last portion for who has asked with this nonce."""
+    return command("RPUSH", keys.RECEIPTS, f"end {nonce}")
+
+
+def ignore(reply: Any) -> None:
     """What does not arrive is reported again when it is asked for, or with the next connection."""

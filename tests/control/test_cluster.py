@@ -74,14 +74,16 @@ async def shards_of(cluster: ClusterClient, address: Address) -> set[int]:
     return {s for s in range(SHARDS_DEFAULT) if topology.owner(slot_of(keys.generation_key(s))) == address}
 
 
-async def one_of_each(cluster: ClusterClient, entitled: Entitled) -> dict[Address, str]:
-    """An organization with allowance in the shards of each primary."""
+async def one_of_each(context: Context, cluster: ClusterClient, entitled: Entitled) -> dict[Address, str]:
+    """An organization with allowance in the shards of each primary, published."""
     topology, orgs = await cluster.ask_topology(), dict[Address, str]()
     while len(orgs) < len(topology.primaries):
         org = await entitled("bulk")
         owner = topology.owner(slot_of(keys.org_key(org, SHARDS_DEFAULT)))
         assert owner is not None
         orgs[owner] = org
+    for org in orgs.values():
+        await context.publisher.install(org)
     return orgs
 
 
@@ -103,9 +105,7 @@ async def wait_for_replica(cluster: ClusterClient, old: Address, context: Contex
 async def test_what_organizations_of_all_primaries_use_is_charged_once_and_written(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
-    orgs = (await one_of_each(cluster, entitled)).values()
-    for org in orgs:
-        await context.publisher.install(org)
+    orgs = (await one_of_each(context, cluster, entitled)).values()
     ids = {org: sorted(await spend(context, org, times=5, units=2)) for org in orgs}
     for org in orgs:
         assert await used(context, org) == 10
@@ -124,9 +124,8 @@ async def test_what_organizations_of_all_primaries_use_is_charged_once_and_writt
 async def test_one_primary_that_is_flushed_is_put_together_and_the_others_keep_their_epochs(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
-    orgs = await one_of_each(cluster, entitled)
+    orgs = await one_of_each(context, cluster, entitled)
     for org in orgs.values():
-        await context.publisher.install(org)
         await spend(context, org, times=4)
     await write_all(context)
     flushed, before = next(iter(orgs)), await epochs(cluster)
@@ -145,9 +144,8 @@ async def test_one_primary_that_is_flushed_is_put_together_and_the_others_keep_t
 async def test_a_replica_that_takes_over_is_vouched_for_with_its_shards_alone_and_counts_what_the_rows_say(
     context: Context, cluster: ClusterClient, entitled: Entitled, nodes: list[ClusterNode]
 ) -> None:
-    orgs = await one_of_each(cluster, entitled)
+    orgs = await one_of_each(context, cluster, entitled)
     for org in orgs.values():
-        await context.publisher.install(org)
         await spend(context, org, times=4)
     await write_all(context)
     gone = next(iter(orgs))
@@ -183,10 +181,9 @@ async def test_a_replica_that_takes_over_is_vouched_for_with_its_shards_alone_an
 async def test_a_shard_that_is_handed_over_is_vouched_for_in_place_and_no_other_shard_notices(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
-    orgs = await one_of_each(cluster, entitled)
+    orgs = await one_of_each(context, cluster, entitled)
     (source, org), (target, _) = list(orgs.items())[:2]
     for each in orgs.values():
-        await context.publisher.install(each)
         await spend(context, each, times=3)
     await context.recovery.round()
     before, shard = await epochs(cluster), keys.shard_of(org, SHARDS_DEFAULT)
@@ -256,9 +253,7 @@ async def test_a_recovery_is_concluded_also_where_the_receipts_cannot_be_release
 async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_other(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
-    orgs = await one_of_each(cluster, entitled)
-    for org in orgs.values():
-        await context.publisher.install(org)
+    orgs = await one_of_each(context, cluster, entitled)
     unvouched = next(iter(orgs))
     own = await shards_of(cluster, unvouched)
     [server] = {as_text(await cluster.get(keys.generation_key(s)) or b"").partition(":")[0] for s in own}
@@ -280,10 +275,8 @@ async def test_usage_is_reported_to_each_primary_that_is_vouched_for_and_to_no_o
 async def test_usage_of_a_shard_that_has_come_to_a_server_is_held_back_until_it_is_vouched_for_there(
     context: Context, cluster: ClusterClient, entitled: Entitled
 ) -> None:
-    (source, org), (target, other) = list((await one_of_each(cluster, entitled)).items())[:2]
+    (source, org), (target, other) = list((await one_of_each(context, cluster, entitled)).items())[:2]
     await context.recovery.round()
-    for each in (org, other):
-        await context.publisher.install(each)
     charged, slot = context.reporter._ledger, slot_of(keys.org_key(org, SHARDS_DEFAULT))
 
     async def connections() -> int:
@@ -335,7 +328,7 @@ async def test_a_backup_of_a_cluster_has_what_is_not_written_yet_and_the_doctor_
     context: Context, cluster: ClusterClient, entitled: Entitled, settings: Settings, tmp_path: Path
 ) -> None:
     await write_all(context)
-    for org in (await one_of_each(cluster, entitled)).values():
+    for org in (await one_of_each(context, cluster, entitled)).values():
         await context.publisher.install(org)
         assert isinstance(await charging.take(context.ledger, org, uuid4().hex, {"api_calls": 1}, "once"), Admitted)
     env = environment(settings)
