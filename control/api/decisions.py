@@ -8,13 +8,8 @@ from fastapi import APIRouter, Path, Query
 from control import sql
 from control.access.callers import Caller
 from control.access.permissions import Permission
-from control.api.decision_views import (
-    CountedView,
-    DecisionsView,
-    RefusalPage,
-    decision_view,
-    refusal_view,
-)
+from control.api.decision_views import DecisionsView, decision_view
+from control.api.refusal_views import CountedView, RefusalPage, refusal_view
 from control.documents import BoundedMoment
 from control.http.context import Ctx
 from control.http.guards import Holding, Identified, refuse_others
