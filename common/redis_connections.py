@@ -151,7 +151,16 @@ class _Found:
 
 
 class _Demotable:
-    """Before a connection class of redis-py: the pool closes the connection of a demoted server when it is returned."""
+    """Before a connection class of redis-py: the pool closes the connection of a demoted server when it is returned. One
+    whose first commands were cancelled is closed as well: else it would be used without what they find out."""
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        connection = cast("Any", super())
+        try:
+            await connection.connect_check_health(*args, **options)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:

@@ -79,11 +79,12 @@ def vouch(redis: Any, shards: int, is_believed: Believed) -> None:
 
 def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool) -> None:
     async def connected(connection: Any) -> None:
-        connection.vouched = None
+        connection.vouched = frozenset()
         await enter(connection, of_cluster=of_cluster)
         try:
             about = await ask(connection, "INFO", "server")
         except ResponseError as e:
+            connection.vouched = None
             log.warning("redis does not tell its run id, so a restart that loses charges is not noticed", reason=str(e))
             return
         server = _RUN_ID.findall(_text(about))[0]

@@ -1,14 +1,17 @@
 """The promise: `POST /v1/usage` charges nothing by counters that went back, however soon after a restart it comes."""
 
+import asyncio
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from common import redis_connections
 from control.http.context import Context
+from control.ledger.vouched import vouch
 from control.settings.control_plane import Settings
 from quota import keys
 from tests.control.plane import Entitled
@@ -82,3 +85,24 @@ async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
     org = await entitled("tiny")
     await redis.execute_command("ACL", "SETUSER", "default", "-info")
     assert (await post(org, record(units=1))).status_code == 200
+
+
+async def test_a_connection_whose_check_was_cancelled_is_checked_before_it_is_used(store: Store) -> None:
+    asked = list[str]()
+
+    async def is_believed(server: str, held: Mapping[int, str | None]) -> bool:
+        asked.append(server)
+        if len(asked) == 1:
+            await asyncio.sleep(60)
+        return True
+
+    async with redis_connections.client(store.url, max_connections=1) as client:
+        vouch(client, 32, is_believed)
+        cut_short = asyncio.create_task(client.ping())
+        async with asyncio.timeout(60):
+            while not asked:  # noqa: ASYNC110 - it is called by a client that rings no bell
+                await asyncio.sleep(0.01)
+        cut_short.cancel()
+        await asyncio.gather(cut_short, return_exceptions=True)
+        await client.ping()
+    assert len(asked) == 2

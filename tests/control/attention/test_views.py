@@ -184,10 +184,10 @@ async def test_a_replica_that_sentinels_could_promote_and_keeps_no_file_is_an_in
 async def test_a_replica_of_a_cluster_that_keeps_no_file_is_an_incident(
     context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
 ) -> None:
-    async def has_a_replica() -> object:
-        return (await cluster.ask_topology()).replicas
+    async def all_know_of_it() -> bool:
+        return all(view.topology.replicas for view in (await cluster.views()).values())
 
-    await reached(has_a_replica)
+    await reached(all_know_of_it)
     url = valkey_cluster.url(nodes)
     await looks_at_a_replica(context, KeepingWatch(context.db, cluster, url, "required", clock), nodes[3].port)
 
