@@ -151,8 +151,8 @@ class _Found:
 
 
 class _Demotable:
-    """Before a connection class of redis-py: the pool closes the connection of a demoted server when it is returned. One
-    whose first commands were cancelled is closed as well: else it would be used without what they find out."""
+    """Before a connection class of redis-py: the pool closes the connection of a demoted server when it is returned.
+    One whose first commands were cancelled is closed as well: else it would be used without what they find out."""
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         connection = cast("Any", super())
