@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -96,7 +97,8 @@ async def test_a_connection_whose_check_was_cancelled_is_checked_before_it_is_us
             await asyncio.sleep(60)
         return True
 
-    async with redis_connections.client(store.url, max_connections=1) as client:
+    made: Any = redis_connections.client(store.url, max_connections=1)
+    async with made as client:
         vouch(client, 32, is_believed)
         cut_short = asyncio.create_task(client.ping())
         async with asyncio.timeout(60):
