@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import structlog
 
 from control import sql
+from control.at_once import at_once
 from control.db import Database
 from control.ledger.streams import START, StreamId, Streams
 from control.moments import moment
@@ -18,6 +20,7 @@ from quota.model import MeterUsage
 
 log = structlog.get_logger()
 
+AT_ONCE = 4  # shards: requests wait for all of them
 RECENT_SECONDS = 60  # clocks differ, and failovers change them
 APPENDED_AT_ONCE = 500
 ASKED_AT_ONCE = 5_000
@@ -38,12 +41,13 @@ class MissingEvents:
         for text, event in reports.takes.items():
             by_shard[keys.shard_of(event.org, self._ledger.shards)][text] = event
         since_ms = max(0, await self._streams.now_ms() - int(1000 * (RECENT_SECONDS + reports.oldest_seconds)))
-        count = 0
-        for shard, events in by_shard.items():
+
+        async def put_back(shard: int, events: Mapping[str, UsageEvent]) -> int:
             missing = await self._not_written(await self._not_in_stream(shard, events, since_ms), since_ms)
             await self.append(missing, generations, counted=False)
-            count += len(missing)
-        return count
+            return len(missing)
+
+        return sum(await at_once(AT_ONCE, (partial(put_back, *each) for each in by_shard.items())))
 
     async def append(
         self, events: Mapping[str, UsageEvent], generations: Mapping[int, str | None], *, counted: bool
@@ -64,13 +68,14 @@ class MissingEvents:
         would pass them by.
 
         Not those of the requests `void`: no gateway had the reply, so nothing was delivered for it."""
-        strays: dict[str, UsageEvent] = {}
-        for shard, watermark in watermarks.items():
+
+        async def strays(shard: int, watermark: StreamId) -> dict[str, UsageEvent]:
             events, first_ms = await self._up_to(shard, watermark)
             delivered = {text: event for text, event in events.items() if event.request_id not in void}
-            if delivered:
-                strays |= await self._not_written(delivered, max(0, first_ms - RECENT_SECONDS * 1000))
-        return strays
+            return await self._not_written(delivered, max(0, first_ms - RECENT_SECONDS * 1000))
+
+        found = await at_once(AT_ONCE, (partial(strays, *each) for each in watermarks.items()))
+        return {text: event for of_shard in found for text, event in of_shard.items()}
 
     async def _up_to(self, shard: int, watermark: StreamId) -> tuple[dict[str, UsageEvent], int]:
         """The stream's events up to the watermark, and the time of the first one."""

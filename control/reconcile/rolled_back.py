@@ -1,14 +1,18 @@
 """What went back with Redis, and is brought to where Postgres knows it to be: streams, counters, entitlements."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import structlog
 from redis.exceptions import RedisError
 
 from control import sql
+from control.at_once import at_once
 from control.db import Database
 from control.journal import Author
 from control.ledger.streams import StreamId
@@ -21,6 +25,7 @@ from quota.ledger import Ledger, LedgerUnavailable
 
 log = structlog.get_logger()
 
+AT_ONCE = 4  # shards or organizations: requests wait for all of them
 BEHIND_SECONDS = 0.2
 BEHIND_ATTEMPTS = 25
 MARGIN = timedelta(seconds=2 * RECENT_SECONDS)
@@ -43,22 +48,19 @@ class RolledBack:
     async def advance(self, watermarks: Mapping[int, StreamId]) -> tuple[set[str], datetime | None]:
         """Has all streams continue after their watermarks; the organizations with events that Redis does not have, and
         since when it lacks some."""
-        lacking, since = set[str](), None
-        for shard, watermark in watermarks.items():
-            last = await self._ledger.advance(shard, str(watermark))
-            if last and (end := StreamId.parse(last.encode())) < watermark:
-                async with self._db.connection() as connection:
-                    lacking |= set(
-                        await sql.reconcile.written_after(
-                            connection,
-                            shard=self._db.region.stored(shard),
-                            stream_ms=end.ms,
-                            since=moment(end.ms // 1000),
-                        )
-                    )
-                ended = moment(end.ms / 1000)
-                since = ended if since is None else min(since, ended)
-        return lacking, since
+        found = await at_once(AT_ONCE, (partial(self._advance, *each) for each in watermarks.items()))
+        lacking = set(chain.from_iterable(orgs for orgs, _ in found))
+        return lacking, min((ended for _, ended in found if ended is not None), default=None)
+
+    async def _advance(self, shard: int, watermark: StreamId) -> tuple[Sequence[str], datetime | None]:
+        last = await self._ledger.advance(shard, str(watermark))
+        if not last or (end := StreamId.parse(last.encode())) >= watermark:
+            return (), None
+        async with self._db.connection() as connection:
+            orgs = await sql.reconcile.written_after(
+                connection, shard=self._db.region.stored(shard), stream_ms=end.ms, since=moment(end.ms // 1000)
+            )
+        return list(orgs), moment(end.ms / 1000)
 
     async def written_since(self, since: datetime | None) -> set[str]:
         """Organizations with events since then; None: all."""
@@ -73,19 +75,20 @@ class RolledBack:
         """Moves their counters to where the events say they are; how many organizations that were.
 
         Raises StoreUnavailable, LedgerUnavailable."""
-        if not orgs:
-            return 0
+        by_shard = defaultdict[int, list[str]](list)
+        for org in orgs:
+            by_shard[self._shard(org)].append(org)
+        checks = [partial(self._scan.check, each, rolled_back=True) for each in by_shard.values()]
         for _ in range(BEHIND_ATTEMPTS):
             try:
-                mismatches = await self._scan.check(orgs, rolled_back=True)
+                mismatches = list(chain.from_iterable(await at_once(AT_ONCE, checks)))
                 break
             except WriterBehind as e:
                 log.info("recovery waits for the writer", reason=str(e))
                 await asyncio.sleep(BEHIND_SECONDS)
         else:
             raise LedgerUnavailable("the writer is too far behind to tell what Redis lost")
-        for mismatch in mismatches:
-            await self._scan.repair(mismatch, author)
+        await at_once(AT_ONCE, (partial(self._scan.repair, each, author) for each in mismatches))
         return len(mismatches)
 
     async def drop_outdated(self, since: datetime | None, shards: Collection[int]) -> int:
