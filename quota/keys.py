@@ -33,10 +33,7 @@ CHANGED = "qg:changed"
 """Pub/sub channel: the organization whose published entitlement was (re)installed or confirmed."""
 
 RECOVER = "qg:recover"
-"""Pub/sub channel: Redis lost its memory. Each gateway sends the receipts of its takes, then `end <message>`."""
-
-FENCE = "!"
-"""Begins a message on RECOVER after which a gateway takes nothing until this Redis is vouched for again."""
+"""Pub/sub channel: Redis lost its memory. Each gateway sends the receipts of its takes (quota/recovery_message.py)."""
 
 RECEIPTS = "qg:receipts"
 """List: what the gateways send then, receipts with LF between."""

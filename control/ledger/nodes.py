@@ -2,6 +2,7 @@
 
 What is asked of a server itself, and not of whoever holds a key, is asked through these."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from quota import keys
 from quota.ledger import LedgerUnavailable
 
 log = structlog.get_logger()
+
+COUNT_SECONDS = 0.2  # a server that does not answer for so long is not waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,9 @@ class Nodes(Protocol):
     async def publish(self, channel: str, message: str) -> int:
         """To how many clients it goes. Raises redis-py's errors."""
 
+    async def listeners(self, channel: str) -> int:
+        """How many clients listen. Raises redis-py's errors."""
+
     async def forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
 
@@ -58,6 +64,10 @@ class OneServer:
 
     async def publish(self, channel: str, message: str) -> int:
         return int(await self._node.redis.publish(channel, message))
+
+    async def listeners(self, channel: str) -> int:
+        [(_, count)] = await self._node.redis.pubsub_numsub(channel)
+        return int(count)
 
     async def forget_connections(self) -> None:
         await forget_idle(self._node.redis)
@@ -87,24 +97,27 @@ class ClusterNodes:
     async def publish(self, channel: str, message: str) -> int:
         """Each server counts its own clients alone: https://valkey.io/commands/publish/. They are counted first: who
         subscribes later may not be waited for."""
-        count = await self._listeners(channel)
+        count = await self.listeners(channel)
         await self._client.publish(channel, message)
         return count
 
     async def forget_connections(self) -> None:
         await forget_idle(self._client)
 
-    async def _listeners(self, channel: str) -> int:
-        topology, count, failed = await self._client.ask_topology(), 0, None
-        for address in dict.fromkeys([*topology.primaries, *topology.replicas]):
-            try:
-                [(_, of_server)] = await self._client.at(address).pubsub_numsub(channel)
-            except RedisError as e:  # a server that is away has no clients that could hear
-                failed = e
-                continue
-            count += int(of_server)
-        if failed is not None:
-            log.info("a server of the cluster does not tell who listens", reason=str(failed))
+    async def listeners(self, channel: str) -> int:
+        """A server that is away, or hangs, has no clients that could hear."""
+        topology = await self._client.ask_topology()
+        addresses = list(dict.fromkeys([*topology.primaries, *topology.replicas]))
+        asked = (asyncio.wait_for(self._client.at(each).pubsub_numsub(channel), COUNT_SECONDS) for each in addresses)
+        count = 0
+        for address, counted in zip(addresses, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(counted, RedisError | TimeoutError):
+                log.info("a server of the cluster does not tell who listens", server=str(address), reason=str(counted))
+            elif isinstance(counted, BaseException):
+                raise counted
+            else:
+                [(_, of_server)] = counted
+                count += int(of_server)
         return count
 
 

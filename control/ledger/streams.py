@@ -10,7 +10,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from common.redis_cluster.client import ClusterClient
-from control.ledger.nodes import Node, nodes_of
+from control.ledger.nodes import Node, forget_idle, nodes_of
 from quota import generation, keys
 from quota.ledger import LedgerUnavailable
 
@@ -188,6 +188,11 @@ class Streams:
         except RedisError as e:
             raise LedgerUnavailable(f"trimming events: {e}") from e
         return sum(reply for reply in replies if not isinstance(reply, Exception))
+
+    async def forget_connections(self) -> None:
+        """Closes idle connections: they may lead to the server that was in front before."""
+        await forget_idle(self._redis)
+        await forget_idle(self._blocking)
 
     async def held(self) -> int:
         """Entries in Redis, written or not."""

@@ -16,6 +16,7 @@ from control.ledger.nodes import Nodes
 from quota import keys
 from quota.events import EventMalformed, Kind, UsageEvent, parse
 from quota.ledger import LedgerUnavailable
+from quota.recovery_message import END, RecoveryMessage
 
 log = structlog.get_logger()
 
@@ -40,6 +41,8 @@ class GatewayReports:
     """Of these takes."""
     silent: int = 0
     """Workers that were asked and did not report."""
+    told: int = 0
+    """Workers that did."""
 
     @classmethod
     def parse(cls, lines: Iterable[str]) -> "GatewayReports":
@@ -53,7 +56,7 @@ class GatewayReports:
                 ms, lost, units = map(int, remembered.groups())
                 oldest_seconds = max(oldest_seconds, ms / 1000)
                 lost_takes, lost_units = lost_takes + lost, lost_units + units
-            elif word != "end":
+            elif word != END:
                 try:
                     event = parse(text)
                 except EventMalformed as e:
@@ -68,21 +71,21 @@ def lines_of(items: Sequence[bytes] | None) -> list[str]:
     return [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
 
 
-async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: str) -> GatewayReports:
+async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: RecoveryMessage) -> GatewayReports:
     """Asks all gateways that listen, by this message. `before`: lines that some of them reported by themselves.
 
     Raises LedgerUnavailable."""
     loop = asyncio.get_running_loop()
     try:
-        listening = await nodes.publish(keys.RECOVER, message)
+        listening = await nodes.publish(keys.RECOVER, message.text)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
     deadline, lines, ended = loop.time() + GATHER_SECONDS, [*before], 0
     while True:
         popped = await _pop(redis)
         lines += popped
-        ended += popped.count(f"end {message}")
         if popped:
+            ended = message.ended(lines)
             deadline = max(deadline, loop.time() + QUIET_SECONDS)
         elif ended >= listening or loop.time() >= deadline:
             break
@@ -90,7 +93,7 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: str) 
             await asyncio.sleep(POLL_SECONDS)
     if ended < listening:
         log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
-    return replace(GatewayReports.parse(lines), silent=max(0, listening - ended))
+    return replace(GatewayReports.parse(lines), silent=max(0, listening - ended), told=ended)
 
 
 async def _pop(redis: Any) -> list[str]:

@@ -33,18 +33,20 @@ from control.reconcile.epochs import Epochs, Front, Newest
 from control.reconcile.gateway_reports import POPPED_AT_ONCE, GatewayReports, gather, lines_of
 from control.reconcile.handover import Handover
 from control.reconcile.missing_events import MissingEvents
+from control.reconcile.rejoining import Rejoining
 from control.reconcile.rolled_back import RolledBack
 from control.reconcile.scan import Scan
 from quota import generation, keys
 from quota.events import UsageEvent
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.25
+AWAY_SECONDS = 0.1  # between two looks while Redis is away: all gateways wait for this after a failover
 TURN_SECONDS = 0.1
-REJOIN_SECONDS = 1.0  # after a restart, until the gateways listen again
 LATE_MAX = 100_000  # lines that wait here for Postgres; the others wait in Redis, where gateways put them
 LATE_LINES_EACH = 500  # of an item, about: gateway/ledger/receipts.py
 ANSWER_SECONDS = 60
@@ -96,6 +98,7 @@ class Recovery:
         self._nodes = nodes_of(ledger.redis, ledger.shards)
         self._spread = isinstance(ledger.redis, ClusterClient)
         self._handover = Handover()
+        self._rejoining = Rejoining(self._nodes)
         self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock())
         self._missing = MissingEvents(db, ledger, streams)
         self._rolled_back = RolledBack(db, ledger, scan)
@@ -122,11 +125,10 @@ class Recovery:
                 await self.round()
                 away = False
             except LedgerUnavailable as e:
-                # It looks as often as before, with no backoff: all gateways wait for this after a failover.
                 if not away:
                     log.warning("recovery waits for redis", reason=str(e))
                 away = True
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(AWAY_SECONDS if away else POLL_SECONDS)
 
     async def look(self) -> None:
         """Reads Redis' time, for who needs it before the rounds begin. Raises LedgerUnavailable."""
@@ -142,6 +144,7 @@ class Recovery:
             await self.recover()
             return
         self._handover.agreed(fronts)
+        await self._rejoining.count()
         if self._late:
             async with self._turn() as connection:
                 late = len(self._late)
@@ -241,7 +244,7 @@ class Recovery:
     async def _put_together(
         self, connection: Connection, fronts: Sequence[Front], newest: Newest, above: int, nonce: str
     ) -> Recovered:
-        restarted = any(front.restarted for front in fronts)
+        began, restarted = asyncio.get_running_loop().time(), any(front.restarted for front in fronts)
         for front in fronts:
             _log_damage(front, newest)
         if restarted:
@@ -249,15 +252,16 @@ class Recovery:
         marks = [await self.epochs.mark_rebuilding(front, nonce) for front in fronts]
         await self._ledger.check_layout()
         if restarted:
-            await asyncio.sleep(REJOIN_SECONDS)
+            await self._rejoining.wait(began)
         shards = sorted(shard for front in fronts for shard in front.generations)
         await self._fence_writers(shards)
         late = self._late[:]
-        message = f"{keys.FENCE}{nonce}" if restarted else nonce
-        if self._spread:
-            message += f" {','.join(map(str, shards))}"
+        over = max(above, *(max(front.highest, *(newest[s].number for s in front.generations)) for front in fronts))
+        message = RecoveryMessage(nonce, restarted, over if restarted else 0, tuple(shards) if self._spread else None)
         async with self.epochs.receipts_kept(nonce):
             reports = await gather(self._redis, self._nodes, late, message)
+            if restarted:
+                await self._rejoining.wait_for_others(began, reports.told)
             restored = await self._restore(
                 fronts, newest, reports, {shard: mark for each in marks for shard, mark in each.items()}
             )
@@ -265,7 +269,7 @@ class Recovery:
                 ended = await self._rolled_back.lapse(shards)
                 log.warning("leases are ended: this region's redis may have forgotten what it returned", leases=ended)
             for front, mark in zip(fronts, marks, strict=True):
-                epoch = await self.epochs.begin(front, max(above, front.highest), nonce, instead_of=mark)
+                epoch = await self.epochs.begin(front, over, nonce, instead_of=mark)
         del self._late[: len(late)]
         await self._conclude(connection, fronts, newest, epoch, restored)
         return restored

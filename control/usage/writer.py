@@ -35,6 +35,7 @@ ANNOUNCE_EVERY_SECONDS = 5.0  # how far it is, and twice a second while it write
 SHARE_EVERY_SECONDS = 0.5
 WATERMARKS_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
+FENCED_SECONDS = 0.25  # Sentinels have told one another of a failover by then
 PARSED_AT_ONCE = 500  # entries; then the API has its turn
 DAY_SECONDS = 86_400
 MINUTE_MS = 60_000
@@ -74,6 +75,7 @@ class Writer:
         self._clock = clock
         self._positions: dict[int, StreamId] = {}  # committed watermarks of its shards, as far as this writer knows
         self._fences: dict[int, int] = {}  # of the same shards, read before anything of their streams
+        self._raised: dict[int, int] = {}  # the fences of all shards, as they were read last
         self._committed = dict.fromkeys(range(streams.shards), START)  # of all shards, when it looked last
         self._full: frozenset[int] = frozenset()  # shards whose last read did not reach the end
         self._ahead: asyncio.Task[tuple[EventBatch, frozenset[int]]] | None = None
@@ -217,6 +219,11 @@ class Writer:
         """Starts these shards at their watermarks, except those in `positions`. What was read ahead must be dropped
         before, since it was read under the earlier fences."""
         watermarks = await self._read_watermarks()
+        if any(self._raised.get(shard, row.fence) != row.fence for shard, row in watermarks.items()):
+            # A recovery: our connections may lead to the server that was in front before, which nobody reads any more.
+            await self._streams.forget_connections()
+            await asyncio.sleep(FENCED_SECONDS)
+        self._raised = {shard: row.fence for shard, row in watermarks.items()}
         committed, shards = self._committed | (positions or {}), sorted(shards)
         self._positions = {shard: committed[shard] for shard in shards}
         self._fences = {shard: watermarks[shard].fence for shard in shards if shard in watermarks}

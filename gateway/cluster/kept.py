@@ -9,18 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.receipts_keeper import (
-    WriterWatch,
-    end_command,
-    ignore,
-    report_command,
-    time_of,
-    written_of,
-)
+from gateway.ledger.receipts_keeper import LastAsked, WriterWatch, ignore, report_command, time_of, written_of
 from gateway.redis.connection import Callback, Lost
 from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.encoded import command
+from quota.recovery_message import RecoveryMessage
 
 
 class Links(Protocol):
@@ -32,7 +26,7 @@ class Links(Protocol):
 
 
 class ClusterReceiptsKeeper(WriterWatch):
-    __slots__ = ("_links", "_shards")
+    __slots__ = ("_asked", "_links", "_shards")
 
     def __init__(
         self,
@@ -45,6 +39,7 @@ class ClusterReceiptsKeeper(WriterWatch):
     ) -> None:
         super().__init__(loop, receipts, unwritten_seconds_max, intervals)
         self._links = links
+        self._asked = LastAsked()
         self._shards = shards
 
     @property
@@ -97,22 +92,22 @@ class ClusterReceiptsKeeper(WriterWatch):
 
     # Reported
 
-    def report(self, message: str | None = None) -> None:
-        """Reports to the control plane which takes were answered lately; `message` is what it asked with."""
-        self._report(self.receipts.report(), message)
+    def report(self, asked: RecoveryMessage | None = None) -> None:
+        """Reports to the control plane which takes were answered lately; `asked` is what it asked with."""
+        self._report(self.receipts.report(), self._asked.end_of(asked))
 
-    def _report(self, portions: Iterator[bytes], message: str | None) -> None:
+    def _report(self, portions: Iterator[bytes], end: str | None) -> None:
         def on_reply(reply: Any) -> None:
             if not isinstance(reply, Lost):  # else no `end`: this gateway has not told all that it knows
-                self._loop.call_soon(self._report, portions, message)
+                self._loop.call_soon(self._report, portions, end)
 
         portion = next(portions, None)
         if portion:
             self._links.call(report_command(portion), on_reply)
         elif portion is not None:
-            self._loop.call_soon(self._report, portions, message)
-        elif message is not None:
-            self._links.call(end_command(message), ignore)
+            self._loop.call_soon(self._report, portions, end)
+        elif end is not None:
+            self._links.call(report_command(end), ignore)
 
 
 class SharedKeeper:
@@ -129,5 +124,5 @@ class SharedKeeper:
     def close(self) -> None:
         """It ends with the last one."""
 
-    def report(self, nonce: str | None = None) -> None:
-        self._keeper.report(nonce)
+    def report(self, asked: RecoveryMessage | None = None) -> None:
+        self._keeper.report(asked)

@@ -32,6 +32,7 @@ from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS, command
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
@@ -69,6 +70,7 @@ class Links:
         "_waiting",
         "_ways",
         "node_ways",
+        "on_connected",
         "on_moved",
         "receipts",
         "receipts_keeper",
@@ -96,7 +98,8 @@ class Links:
         self.receipts_keeper = ClusterReceiptsKeeper(self, loop, shards, receipts, unwritten_seconds_max, intervals)
         self.take_latency = histogram()
         self.on_moved: list[Callable[[], None]] = []
-        """Nobody is called: whoever listens is led to another server by its own client."""
+        """Called when other servers hold the shards: one that hangs says nothing to who listens to it."""
+        self.on_connected: list[Callable[[], None]] = []
         self._slots = [slot_of(keys.generation_key(shard)) for shard in range(shards)]
         self._waiting = [WaitingShard(loop, times.timeout_seconds, self.look_now) for _ in range(shards)]
         self._ways: list[Link | WaitingShard] = list(self._waiting)  # by shard
@@ -222,11 +225,15 @@ class Links:
 
     def recover(self, message: str) -> None:
         """The control plane puts together what a server has lost, and asks with this message what is known here."""
-        nonce, _, shards = message.partition(" ")
-        if nonce.startswith(keys.FENCE):
-            self._fence({int(shard) for shard in shards.split(",") if shard.isdigit()})
+        asked = RecoveryMessage.parse(message)
+        shards = set(range(len(self._slots)) if asked.shards is None else asked.shards)
+        if asked.over:
+            for link in self._nodes.values():
+                link.server.put_aside(dict.fromkeys(shards, asked.over))
+        if asked.fences:
+            self._fence(shards)
         self.receipts.anew()
-        self.receipts_keeper.report(message)
+        self.receipts_keeper.report(asked)
 
     # What links say
 
@@ -250,6 +257,7 @@ class Links:
                 link = self._nodes[address] = self._make(address, way, self)
                 link.take_latency = self.take_latency
                 self.node_ways[link] = way
+                link.on_connected += self.on_connected
                 created.append(link)
         for shard, slot in enumerate(self._slots):
             owner = topology.owner(slot)
@@ -269,6 +277,8 @@ class Links:
             self._retired.append((self._loop.time() + RETIRED_SECONDS, self._nodes.pop(address)))
         for link in created:
             link.start()
+        for moved in self.on_moved if self._topology is not None else ():
+            moved()
         self._topology = topology
         self._opened.set()
         if replaced:  # the server that has taken over may lack what was answered lately

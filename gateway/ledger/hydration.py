@@ -6,12 +6,14 @@ knows neither Postgres nor where the control plane runs.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from common.redis_cluster.client import ClusterClient
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.ledger.ledger_link import LedgerLink
 from quota import keys
@@ -50,8 +52,11 @@ class HydrationClient:
         self._questions: dict[str, _Question] = {}
         self._waiting = 0
         self._listener: asyncio.Task[None] | None = None
+        self._subscribed: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()
         link.on_moved.append(self._move)
+        link.on_connected.append(self._again.set)
         self.on_published: list[Callable[[str], None]] = []
         """Called with each organization whose entitlement was published, asked for or not."""
         self.on_missed: list[Callable[[], None]] = []
@@ -62,19 +67,23 @@ class HydrationClient:
         self._listener = asyncio.get_running_loop().create_task(self._listen(), name="hydrate-listener")
 
     def _move(self) -> None:
-        """The link has left a server that could not take. The listener follows it to the next one."""
+        """The link has left a server that could not take, or there is another one. The listener follows it."""
         self._moving = asyncio.get_running_loop().create_task(self._leave(), name="hydrate-move")
 
     async def _leave(self) -> None:
         try:
-            await self._redis.connection_pool.disconnect()
+            if not isinstance(self._redis, ClusterClient):  # its pool is that of one of the servers
+                await self._redis.connection_pool.disconnect()
         except (RedisError, OSError) as e:
             log.debug("a connection could not be ended", reason=str(e))
+        if self._subscribed is not None:
+            self._again.set()
+            await _end(self._subscribed)  # its server may hang, and would never be heard of again
 
     async def close(self) -> None:
-        while self._listener is not None and not self._listener.done():
-            self._listener.cancel()  # more than once: redis-py can swallow it while it connects
-            await asyncio.wait([self._listener], timeout=STOP_SECONDS)
+        for task in (self._listener, self._subscribed):
+            if task is not None:
+                await _end(task)
         for org in list(self._questions):
             self.answer(org, published=False)
 
@@ -104,28 +113,42 @@ class HydrationClient:
 
     async def _listen(self) -> None:
         while True:
-            try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
-                    async for message in pubsub.listen():
-                        if message["type"] != "message":  # it is subscribed
-                            self._on_subscribed()
-                            continue
-                        text = message["data"].decode()
-                        if message["channel"] == keys.RECOVER.encode():
-                            self._link.recover(text)
-                            continue
-                        for callback in self.on_published:
-                            callback(text)
-                        self.answer(text, published=True)
-            except (RedisError, OSError) as e:
-                log.debug("not listening for published entitlements", reason=str(e))
-            await asyncio.sleep(RESUBSCRIBE_SECONDS)
+            self._again.clear()
+            self._subscribed = asyncio.get_running_loop().create_task(self._hear(), name="hydrate-subscribed")
+            await asyncio.wait([self._subscribed])
+            # The link may be there sooner: a recovery that begins then waits for who listens.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), RESUBSCRIBE_SECONDS)
+
+    async def _hear(self) -> None:
+        """As long as one server is listened to."""
+        try:
+            async with self._redis.pubsub() as pubsub:
+                await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
+                async for message in pubsub.listen():
+                    if message["type"] != "message":  # it is subscribed
+                        self._on_subscribed()
+                        continue
+                    text = message["data"].decode()
+                    if message["channel"] == keys.RECOVER.encode():
+                        self._link.recover(text)
+                        continue
+                    for callback in self.on_published:
+                        callback(text)
+                    self.answer(text, published=True)
+        except (RedisError, OSError) as e:
+            log.debug("not listening for published entitlements", reason=str(e))
 
     def _on_subscribed(self) -> None:
         for missed in self.on_missed if self._told else ():
             missed()
         self._told = True
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    while not task.done():
+        task.cancel()  # more than once: redis-py can swallow it while it connects
+        await asyncio.wait([task], timeout=STOP_SECONDS)
 
 
 def _ignore(reply: Any) -> None:

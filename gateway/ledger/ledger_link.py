@@ -32,7 +32,12 @@ class LedgerLink(Protocol):
 
     @property
     def on_moved(self) -> list[Callable[[], None]]:
-        """Called when another connection is there in place of one whose server could not take."""
+        """Called when another connection is there in place of one whose server could not take, and when other servers
+        hold the shards."""
+
+    @property
+    def on_connected(self) -> list[Callable[[], None]]:
+        """Called whenever another connection is there."""
 
     def of(self, shard: int) -> ShardLink:
         """The way to a shard."""

@@ -31,9 +31,9 @@ from gateway.redis.server_watch import REBUILDING, ServerWatch
 from gateway.redis.vouching import SeenEpochs
 from gateway.redis.way import OneServer, Way
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
-from quota import keys
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
@@ -53,6 +53,7 @@ class Link:
         "_place",
         "_probe",
         "_reconnection",
+        "_shards",
         "_taking",
         "answered_at",
         "answered_sent_at",
@@ -60,6 +61,7 @@ class Link:
         "breaks",
         "connection",
         "durability",
+        "on_connected",
         "on_moved",
         "pauses",
         "receipts",
@@ -108,10 +110,11 @@ class Link:
         self.receipts = Receipts(intervals=intervals) if receipts is None else receipts
         self.durability = durability(self)
         self._place = place
+        self._shards = shards
         self._dialer = Dialer(loop, url, shards, of_cluster=way is not None)
         way = OneServer(shards) if way is None else way
         self._reconnection = Reconnection(self, loop, intervals, self._dialer)
-        self.on_moved = self._reconnection.on_moved
+        self.on_moved, self.on_connected = self._reconnection.on_moved, self._reconnection.on_connected
         self._probe = TakesProbe(self, loop, way, intervals)
         self.server = ServerWatch(self, loop, shards, way, SeenEpochs(None) if seen is None else seen, intervals)
         self.receipts_keeper = keeper or ReceiptsKeeper(
@@ -254,10 +257,13 @@ class Link:
 
     def recover(self, message: str) -> None:
         """The control plane puts together what Redis has lost, and asks with this message what is known here."""
-        if message.startswith(keys.FENCE):
+        asked = RecoveryMessage.parse(message)
+        if asked.over:
+            self.server.put_aside(dict.fromkeys(range(self._shards), asked.over))
+        if asked.fences:
             self.server.fence(REBUILDING)
         self.receipts.anew()
-        self.receipts_keeper.report(message)
+        self.receipts_keeper.report(asked)
 
     # Pauses
 

@@ -4,6 +4,7 @@ Where the settings set a bound on it, takes wait while the oldest receipt is unw
 """
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -17,10 +18,12 @@ from gateway.redis.way import Generations
 from gateway.settings.intervals import Intervals
 from quota import keys
 from quota.calls.encoded import command
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
 PACK_SECONDS = 0.05
+ASKED_SECONDS = 5.0  # a recovery waits for no report longer
 
 
 class Server(Protocol):
@@ -38,7 +41,28 @@ class Keeper(Protocol):
 
     def start(self) -> None: ...
     def close(self) -> None: ...
-    def report(self, nonce: str | None = None) -> None: ...
+    def report(self, asked: RecoveryMessage | None = None) -> None: ...
+
+
+class LastAsked:
+    """The recovery that asked last. What a report ends with on another connection, too: the one before may have led to
+    a server that is no longer in front, or may have broken."""
+
+    __slots__ = ("_at", "_message", "worker")
+
+    def __init__(self) -> None:
+        self.worker = os.urandom(8).hex()
+        self._message: RecoveryMessage | None = None
+        self._at = 0.0  # monotonic
+
+    def end_of(self, asked: RecoveryMessage | None) -> str | None:
+        """How a report ends that `asked`, or nobody, asks for."""
+        if asked is not None and not asked.over:
+            return asked.end(self.worker)  # twice would be counted twice
+        if asked is not None:
+            self._message, self._at = asked, monotonic()
+        last = self._message if monotonic() - self._at < ASKED_SECONDS else None
+        return None if last is None else last.end(self.worker)
 
 
 class WriterWatch:
@@ -111,7 +135,7 @@ class WriterWatch:
 class ReceiptsKeeper(WriterWatch):
     """That of one server."""
 
-    __slots__ = ("_ask_written", "_link", "_server", "_shards")
+    __slots__ = ("_ask_written", "_asked", "_link", "_server", "_shards")
 
     def __init__(
         self,
@@ -125,6 +149,7 @@ class ReceiptsKeeper(WriterWatch):
     ) -> None:
         super().__init__(loop, receipts, unwritten_seconds_max, intervals)
         self._link = link
+        self._asked = LastAsked()
         self._shards = shards
         self._server = server
         self._ask_written = (
@@ -163,22 +188,23 @@ class ReceiptsKeeper(WriterWatch):
 
     # Reported
 
-    def report(self, nonce: str | None = None) -> None:
-        """Reports to the control plane which takes were answered lately; `nonce` is what it asked with. A portion in
+    def report(self, asked: RecoveryMessage | None = None) -> None:
+        """Reports to the control plane which takes were answered lately; `asked` is what it asked with. A portion in
         each turn of the loop: a million takes hold up no request."""
+        end = self._asked.end_of(asked)  # also without a connection: the next one reports
         if (connection := self._link.connection) is not None:
-            self._report_on(connection, self.receipts.report(), nonce)
+            self._report_on(connection, self.receipts.report(), end)
 
-    def _report_on(self, connection: Connection, portions: Iterator[bytes], nonce: str | None) -> None:
+    def _report_on(self, connection: Connection, portions: Iterator[bytes], end: str | None) -> None:
         if connection is not self._link.connection:
             return  # no `end`: portions that were on their way may be lost, and the next connection reports anew
         portion = next(portions, None)
         if portion is not None:
             if portion:
                 connection.send(report_command(portion), ignore)
-            self._loop.call_soon(self._report_on, connection, portions, nonce)
-        elif nonce is not None:
-            connection.send(end_command(nonce), ignore)
+            self._loop.call_soon(self._report_on, connection, portions, end)
+        elif end is not None:
+            connection.send(report_command(end), ignore)
 
 
 def time_of(reply: Any) -> int:
@@ -197,13 +223,9 @@ def written_of(told: Mapping[int, bytes | None], epochs: Mapping[int, int]) -> l
     ]
 
 
-def report_command(portion: bytes) -> bytes:
-    return command("RPUSH", keys.RECEIPTS, portion)
-
-
-def end_command(nonce: str) -> bytes:
-    """Behind the last portion for who has asked with this nonce."""
-    return command("RPUSH", keys.RECEIPTS, f"end {nonce}")
+def report_command(lines: bytes | str) -> bytes:
+    """A portion of a report, or its end."""
+    return command("RPUSH", keys.RECEIPTS, lines)
 
 
 def ignore(reply: Any) -> None:

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 STABLE_SECONDS = 1.0  # a connection whose server refuses sooner is dialed again with backoff
+TURN_SECONDS = 5.0  # after a failover the next primary may refuse for so long, until replicas have found it
+TURN_PAUSE_SECONDS = 0.1  # and is dialed so often: takes wait for nothing else
 
 
 class ReconnectedLink(Protocol):
@@ -56,8 +58,10 @@ class Reconnection:
         "_loop",
         "_task",
         "_turned",
+        "_turned_at",
         "_watch",
         "closing",
+        "on_connected",
         "on_moved",
     )
 
@@ -69,6 +73,7 @@ class Reconnection:
         self._connection: Connection | None = None  # that was made last
         self._dialing: asyncio.Task[Connection] | None = None
         self._turned = asyncio.Event()  # the Sentinels name another primary than was dialed
+        self._turned_at = float("-inf")  # loop time
         self._watch = None if dialer.sentinels is None else SentinelWatch(dialer.sentinels, self._on_named)
         self._loop = loop
         self._intervals = intervals
@@ -77,6 +82,8 @@ class Reconnection:
         self.closing = False
         self.on_moved: list[Callable[[], None]] = []
         """Called when another connection is there in place of one whose server could not take."""
+        self.on_connected: list[Callable[[], None]] = []
+        """Called whenever another connection is there."""
 
     def start(self) -> None:
         self._task = self._loop.create_task(self._keep_connected(), name="redis-link")
@@ -99,6 +106,7 @@ class Reconnection:
     def _on_named(self, primary: Primary) -> None:
         if primary != self._dialer.primary:
             self._turned.set()
+            self._turned_at = self._loop.time()
             if self._dialing is not None:
                 self._dialing.cancel()
             if self._connection is not None and self._connection.lost is None:
@@ -125,8 +133,11 @@ class Reconnection:
 
     async def _pause(self, attempts: int) -> None:
         """The backoff, which ends when there is another primary."""
+        seconds = self._intervals.redis_again.seconds(attempts)
+        if self._loop.time() - self._turned_at < TURN_SECONDS:
+            seconds = min(seconds, TURN_PAUSE_SECONDS)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._turned.wait(), self._intervals.redis_again.seconds(attempts))
+            await asyncio.wait_for(self._turned.wait(), seconds)
 
     async def _keep_connected(self) -> None:
         failures = 0
@@ -148,9 +159,8 @@ class Reconnection:
             self._connection = connection
             opened_at = self._loop.time()
             self._link.use(connection)
-            if refused:
-                for callback in self.on_moved:
-                    callback()
+            for callback in (*self.on_connected, *(self.on_moved if refused else ())):
+                callback()
             await self._broken.wait()
             refused = self._link.pauses.refused is not None
             refusals = refusals + 1 if refused and self._loop.time() - opened_at < STABLE_SECONDS else 0

@@ -25,7 +25,7 @@ class WatchingLink(PausableLink, Protocol):
         """Takes may be sent to this server from now on."""
 
     def on_unvouched(self) -> None:
-        """What was answered lately is reported, since this server may have lost it."""
+        """What was answered lately is reported, since this server may lack it."""
 
     def on_decided(self) -> None:
         """It is known whether this server can be believed as it is."""
@@ -78,6 +78,8 @@ class ServerWatch:
     def begin(self, connection: Connection) -> None:
         """The link uses this connection from now on."""
         self._show()
+        if self._server.moved and (self.vouched or self._server.asking):
+            self._link.on_unvouched()  # it was vouched for without what we were answered at the one before
         if self.vouched:
             return
         if not self._server.asking:
@@ -101,6 +103,10 @@ class ServerWatch:
             self._server.fence()
             self._show()
             self._look(connection)
+
+    def put_aside(self, epochs: Mapping[int, int]) -> None:
+        """By shard: the epochs up to these are over, whichever server holds them."""
+        self._server.put_aside(epochs)
 
     def adopt(self, shard: int, generation: bytes | None) -> bool:
         """Whether a shard that has come to this server, which is vouched for, is vouched for there, too."""

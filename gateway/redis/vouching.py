@@ -24,7 +24,7 @@ from quota.keys import SHARDS_MAX
 
 log = structlog.get_logger()
 
-SURE_SECONDS = 1.0  # the control plane needs longer to vouch for another server (recovery.REJOIN_SECONDS)
+SURE_SECONDS = 1.0  # to vouch for another server without our answer takes longer (control/reconcile/rejoining.py)
 ASK_AGAIN_SECONDS = 1.0
 UNCERTAIN_ANSWER = b"-"
 
@@ -95,6 +95,7 @@ class VouchedServer:
         "_sure_at",
         "belief",
         "epochs",
+        "moved",
     )
 
     def __init__(self, seen: SeenEpochs, shards: int, intervals: Intervals = DEFAULT_INTERVALS) -> None:
@@ -108,6 +109,8 @@ class VouchedServer:
         self._ask_at = 0.0  # when it may be put next
         self._sure_at = float("-inf")
         self.belief = Belief.UNVOUCHED
+        self.moved = False
+        """This connection leads to another server than the one before."""
         self.epochs: Mapping[int, int] = {}
         """By shard: in which the server was vouched for that is believed, or was."""
 
@@ -128,6 +131,7 @@ class VouchedServer:
 
     def connected(self, run_id: bytes, generations: Generations, now: float) -> None:
         """The first look on a new connection."""
+        self.moved = bool(self._run_id) and run_id != self._run_id
         self._run_id, self._ask_at = run_id, now
         self._questions += 1
         self.belief = Belief.UNVOUCHED
@@ -192,6 +196,11 @@ class VouchedServer:
     def fence(self) -> None:
         """The control plane puts together what was lost: nothing is believed until it is through."""
         self.belief, self._ask_at = Belief.UNVOUCHED, 0.0
+
+    def put_aside(self, epochs: Mapping[int, int]) -> None:
+        """By shard: the epochs up to these are over, whichever server holds them."""
+        self._sure_at = float("-inf")  # somebody else is vouched for sooner than in SURE_SECONDS
+        self._seen.saw({shard: epoch + 1 for shard, epoch in epochs.items()})
 
     def lost(self, read_at: float) -> None:
         """The connection has ended; its last reply came then."""

@@ -15,6 +15,7 @@ from gateway.redis.connection import Callback, Lost
 from gateway.settings.intervals import DEFAULT_INTERVALS
 from quota import keys
 from quota.calls.encoded import books_bulk, command, idempotency_bulk
+from quota.recovery_message import RecoveryMessage
 
 
 class Waiter:
@@ -134,7 +135,7 @@ async def test_a_gateway_says_that_it_has_told_all_receipts_only_when_all_of_the
     keeper = ClusterReceiptsKeeper(links, asyncio.get_running_loop(), 2, receipts, None, DEFAULT_INTERVALS)
     take = b"\x01\x00" + bytes(56) + b"t %020x acme 1793491200 api_calls:1"
     receipts.add(monotonic(), [take % number for number in range(REPORTED_AT_ONCE + 1)])
-    keeper.report("n")
+    keeper.report(RecoveryMessage("n"))
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(links.sent) == (lost_at or 3)

@@ -11,6 +11,7 @@ from gateway.ledger.receipts import REPORTED_AT_ONCE, Receipts
 from gateway.ledger.receipts_keeper import ReceiptsKeeper
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
+from quota.recovery_message import RecoveryMessage
 from tests.gateway.epochs import vouch
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
 from tests.replies import as_text
@@ -37,7 +38,7 @@ async def tell_written(redis: Redis, epoch: int, ahead_ms: int = 0) -> None:
 
 async def reported(redis: Redis, gateway: Gateway) -> tuple[set[str], list[str]]:
     """Request ids of the receipts that it tells now, and what it says of them."""
-    gateway.link.receipts_keeper.report("n")
+    gateway.link.receipts_keeper.report(RecoveryMessage("n"))
     lines: list[str] = []
     while "end n" not in lines:
         item = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)

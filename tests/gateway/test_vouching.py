@@ -14,6 +14,7 @@ from gateway.redis.pauses import Pause
 from gateway.redis.vouching import SeenEpochs
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
+from quota.recovery_message import RecoveryMessage
 from tests.gateway.epochs import vouch
 from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
 from tests.replies import as_bytes, as_text
@@ -127,7 +128,7 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
     assert (await gateway.get("/", acme)).status == 200
     await redis.mset({keys.generation_key(shard): "-0123" for shard in range(SHARDS_DEFAULT)})
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await redis.publish(keys.RECOVER, f"{keys.FENCE}0123"):  # noqa: ASYNC110 - until it listens
+        while not await redis.publish(keys.RECOVER, RecoveryMessage("0123", fences=True).text):  # noqa: ASYNC110 - until it listens
             await asyncio.sleep(0.01)
     await comes_to(gateway, acme, 503)
     report = await redis.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
