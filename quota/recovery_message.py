@@ -1,4 +1,4 @@
-"""What the control plane asks gateways on `RECOVER` while it puts together what Redis has lost, and the end of a report.
+"""What the control plane asks gateways on `RECOVER` while it puts together what Redis has lost, and how reports end.
 
 `[!]<nonce>[:<epoch>][ <shard>,<shard>…]`. With `!` takes wait until the shards are vouched for anew, and epochs up to
 that number are over. Without shards it is about all of them. A report ends with `end <message>`; where the message says

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from gateway.redis import vouching
 from gateway.redis.pauses import Pause
-from gateway.redis.vouching import SeenEpochs
+from gateway.redis.vouching import Belief, SeenEpochs, VouchedServer
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from quota.recovery_message import RecoveryMessage
@@ -138,6 +138,37 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
     await vouch(redis, 3)
     await comes_to(gateway, acme, 200)
     assert await acme.used() == used + 1
+
+
+async def test_a_server_whose_epoch_a_recovery_has_ended_is_believed_no_more_though_it_still_names_itself(
+    start: StartGateway, acme: Organization, redis: Redis
+) -> None:
+    """It was cut off: the recovery puts together another one, and only the gateway hears of it."""
+    await acme.publish(100)
+    await vouch(redis, 3)
+    gateway = await start()
+    await redis.set(keys.answer_key((await question(redis))[0]), "3")
+    await comes_to(gateway, acme, 200)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await redis.publish(keys.RECOVER, RecoveryMessage("0123", fences=True, over=3).text):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await comes_to(gateway, acme, 503)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await question(redis))[1] != 4:  # those of its start came first; now it has looked again
+            pass
+    assert (await gateway.get("/", acme)).status == 503
+    await vouch(redis, 4)
+    await comes_to(gateway, acme, 200)
+
+
+async def test_after_a_recovery_asked_a_gateway_is_not_sure_of_the_server_that_it_had_just_now() -> None:
+    server = VouchedServer(SeenEpochs(None), 1)
+    server.connected(b"one", {0: b"one:3:0"}, 0.0)
+    server.looked({0: b"one:3:0"}, b"3", 0.1)
+    server.lost(0.2)
+    server.put_aside({0: 3})
+    server.connected(b"one", {0: b"one:4:0"}, 0.3)
+    assert server.belief is Belief.ASKING
 
 
 def test_workers_of_one_gateway_have_seen_what_any_of_them_has(tmp_path: Path) -> None:

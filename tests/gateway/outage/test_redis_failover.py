@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from quota import keys
 from tests.gateway.address import Address, leading_to
+from tests.gateway.epochs import vouch
 from tests.gateway.outage.readiness import PATIENCE_SECONDS, TIMES, ready, until_ready, until_served
 from tests.gateway.rig import Organization, StartGateway, Until, Upstream
 from tests.gateway.store import Store, follow, running_store
+from tests.replies import as_bytes
 
 
 @pytest.fixture
@@ -164,3 +167,27 @@ async def test_a_demoted_primary_that_was_to_confirm_is_dialed_again_too(
             await acme.comes_to(len(upstream.requests))
     finally:
         other.end()
+
+
+async def test_the_next_server_is_told_what_was_answered_at_the_one_before_also_where_it_is_vouched_for_already(
+    start: StartGateway,
+    acme: Organization,
+    store: Store,
+    replica: Store,
+    running: Redis,
+    address: Address,
+) -> None:
+    """A recovery that could not wait for this gateway is over. What only this one knows is put back late then."""
+    await acme.publish(1000)
+    await follow(replica, store, running)
+    gateway = await start(redis={"url": address.url})
+    assert (await gateway.get("/", acme)).status == 200
+    async with Redis.from_url(replica.url, socket_timeout=2 * PATIENCE_SECONDS) as new:
+        await new.replicaof("NO", "ONE")
+        await vouch(new, 9)
+        address.target = replica.port
+        assert gateway.link.connection is not None
+        gateway.link.connection.abort("the test ends it")
+        report = await new.blpop([keys.RECEIPTS], timeout=PATIENCE_SECONDS)
+    assert report is not None
+    assert as_bytes(report[1]).startswith(b"t ")
