@@ -1,53 +1,42 @@
 """The servers of the ledger are struck under load, at each durability level: `make faults`.
 
     python -m bench.faults [--faults 30] [--levels memory,aof,replica] [--rate 100] [--seed N] [--down-after-ms 500]
+    python -m bench.faults --merge FILE...
 
 Two gateways and two control planes run on a primary with two replicas, which three Sentinels watch, and clients keep
 books as in a soak. At each level as many faults come in a random order, each when the servers are whole again
 (bench/faults/striking.py). In the end the clients' books, the rows, the counters and Redis must say the same. It exits
 with 1 where something was lost, counted twice or given away, and where more than 5 of 100 failovers took longer than
-3 s.
+3 s. `--merge` puts the figures of several runs together (their faults.json), and strikes nothing.
 """
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import chain, islice
+from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from bench import report
 from bench.busyness import idle_share, machine_times
+from bench.faults.levels import Level, merged
 from bench.faults.servers import DOWN_AFTER_MS, LEVELS, WatchedInstallation
 from bench.faults.striking import Faults, Outage
 from bench.open_loop.pacing import quantile
 from bench.report import Bars, Goal, goals_table, table
-from bench.soak.audit import Findings, counted, findings
+from bench.soak.audit import counted, findings
 from bench.soak.faults import in_turns
-from bench.soak.traffic import Books, Traffic
+from bench.soak.traffic import Traffic
 
 AGAIN_SECONDS = 3.0
 CALM_SECONDS = 8.0  # after the last fault
-
-
-@dataclass
-class Level:
-    """What came of one durability level."""
-
-    found: Findings
-    books: Books
-    outages: Mapping[str, list[Outage]]
-    """By fault."""
-    idle: float | None
-    wrong: list[str] = field(default_factory=list)
-
-    @property
-    def all_outages(self) -> list[Outage]:
-        return list(chain.from_iterable(self.outages.values()))
 
 
 async def run(at: WatchedInstallation, level: str, given: argparse.Namespace) -> Level:
@@ -71,7 +60,7 @@ async def run(at: WatchedInstallation, level: str, given: argparse.Namespace) ->
     idle = idle_share(times, machine_times())
     await traffic.stop()
     found = findings(traffic.books, await counted(at, traffic.books))
-    return Level(found, traffic.books, outages, idle, wrong)
+    return Level(found, traffic.books.admitted.total(), traffic.books.failed, dict(outages), idle, wrong)
 
 
 def quantiles(seconds: Sequence[float]) -> list[str]:
@@ -99,7 +88,7 @@ def goals(levels: Mapping[str, Level]) -> list[Goal]:
 
 def _counts(name: str, level: Level) -> list[str]:
     found = [f"{count:,}" for count in asdict(level.found).values()]
-    calls = [f"{level.books.admitted.total():,}", f"{level.books.failed:,}"]
+    calls = [f"{level.admitted:,}", f"{level.failed:,}"]
     return [name, str(len(level.all_outages)), *found, *calls]
 
 
@@ -127,33 +116,38 @@ def tables(levels: Mapping[str, Level]) -> list[str]:
 
 
 def bars(levels: Mapping[str, Level]) -> list[Bars]:
-    """Of each level that had a failover."""
-    of_levels = {name: failovers(level.all_outages) for name, level in levels.items()}
-    shown = {name: times for name, times in of_levels.items() if times[0]}
-    titles = ("from the fault to admitting again, p95, s", "from the failover to admitting again, p95, s")
+    """Of each level, and of each fault at all levels, that had a failover."""
+    of_faults = defaultdict[str, list[Outage]](list)
+    for fault, outages in chain.from_iterable(level.outages.items() for level in levels.values()):
+        of_faults[fault] += outages
+    by_level = {name: failovers(level.all_outages) for name, level in levels.items()}
+    by_fault = {name: failovers(outages) for name, outages in sorted(of_faults.items())}
     return [
-        Bars(title, {name: quantile(times[which], 0.95) for name, times in shown.items()})
-        for which, title in enumerate(titles)
-        if shown
+        Bars(f"from the {moment} to admitting again, p{share * 100:.0f}, s, by {group}", shown)
+        for group, times, shares in (("level", by_level, (0.95,)), ("fault", by_fault, (0.5, 0.95)))
+        for which, moment in enumerate(("fault", "failover"))
+        for share in shares
+        if (shown := {name: quantile(each[which], share) for name, each in times.items() if each[0]})
     ]
 
 
+def told(levels: Mapping[str, Level], options: Mapping[str, Any]) -> int:
+    """Shows and writes what came of them; the exit status."""
+    judged, shown = goals(levels), tables(levels)
+    print("\n" + "\n\n".join([*shown, goals_table(judged)]))
+    print(f"Written to {written(shown, levels, judged, options)}")
+    return 0 if all(goal.met for goal in judged) else 1
+
+
 def written(
-    shown: Sequence[str], levels: Mapping[str, Level], judged: Sequence[Goal], given: argparse.Namespace
+    shown: Sequence[str], levels: Mapping[str, Level], judged: Sequence[Goal], options: Mapping[str, Any]
 ) -> str:
     raw = {
-        "options": vars(given),
-        "levels": {
-            name: {
-                "findings": asdict(level.found),
-                "statuses": {str(status): count for status, count in level.books.statuses.items()},
-                "outages": {fault: [asdict(each) for each in outages] for fault, outages in level.outages.items()},
-                "machine_idle": level.idle,
-            }
-            for name, level in levels.items()
-        },
+        "options": options,
+        "levels": {name: level.raw() for name, level in levels.items()},
     }
-    title = f"Faults behind Sentinels, down-after-milliseconds {given.down_after_ms}"
+    settings = sorted({str(each["down_after_ms"]) for each in options.get("merged", [options])})
+    title = f"Faults behind Sentinels, down-after-milliseconds {', '.join(settings)}"
     folder = report.write("faults", title, shown, bars(levels), judged, raw, report.machine())
     return f"{folder.relative_to(report.ROOT)}/faults.json, .md and .svg"
 
@@ -167,7 +161,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second")
     parser.add_argument("--seed", type=int, default=None, help="plays the faults of an earlier run again")
     parser.add_argument("--down-after-ms", type=int, default=DOWN_AFTER_MS, help="of the Sentinels")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="faults.json of earlier runs")
     given = parser.parse_args()
+    if given.merge:
+        try:
+            levels = merged(runs := [json.loads(file.read_text()) for file in given.merge])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            parser.error(f"--merge: this is no faults.json of this benchmark: {e!r}")
+        return told(levels, {"merged": [run["options"] for run in runs]})
     names = given.levels.split(",")
     if given.faults < 1 or given.rate <= 0 or set(names) - LEVELS.keys():
         parser.error(f"--faults and --rate are above 0; --levels are of {','.join(LEVELS)}")
@@ -180,10 +181,8 @@ def main() -> int:
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             levels[name] = runner.run(run(at, name, given))
-    judged, shown = goals(levels), tables(levels)
-    print("\n" + "\n\n".join([*shown, goals_table(judged)]))
-    print(f"Written to {written(shown, levels, judged, given)}")
-    return 0 if all(goal.met for goal in judged) else 1
+    del given.merge
+    return told(levels, vars(given))
 
 
 if __name__ == "__main__":

@@ -72,9 +72,17 @@ class WatchedServers:
             with self.client(self._group.servers[number]) as client:
                 client.replicaof(LOOPBACK, str(self._group.servers[primary]))
 
-    def fail_over(self) -> None:
+    def fail_over(self, *how: str) -> None:
+        """`COORDINATED`: the primary has its replica take over, and refuses no write that it has taken."""
         with self.client(self._group.sentinels[0]) as client:
-            client.execute_command("SENTINEL", "FAILOVER", NAME)
+            client.execute_command("SENTINEL", "FAILOVER", NAME, *how)
+
+    def look_often(self, *, often: bool) -> None:
+        """Sentinels that look at replicas every second, not every ten, know sooner that these are whole again. During a
+        failover they look every second anyway."""
+        for port in self._group.sentinels:
+            with self.client(port) as client:
+                client.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 1000 if often else 10_000)
 
     def client(self, port: int) -> "redis.Redis":
         return redis.Redis(LOOPBACK, port, socket_timeout=2, decode_responses=True)

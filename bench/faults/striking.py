@@ -59,13 +59,16 @@ class Faults:
             Fault("primary cut off, both sides alive", self._cut_off, self._mended),
             Fault("primary killed while its replicas lag", self._killed_ahead, self._started),
             Fault("planned failover", self._failed_over, self._mended),
+            Fault("planned failover, coordinated", self._handed_over, self._mended),
         )
 
     async def strike(self, fault: Fault) -> Outage:
         """Returns when the servers are as before, with another primary. Raises TimeoutError."""
         async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.to_thread(self._servers.look_often, often=True)
             while not await asyncio.to_thread(self._servers.watched):  # noqa: ASYNC110 - it rings no bell
                 await asyncio.sleep(0.1)
+            await asyncio.to_thread(self._servers.look_often, often=False)
             primary = await asyncio.to_thread(self._servers.primary)
             epoch = await self._epoch()
             answers = [list[tuple[float, bool]]() for _ in self._at.gateways]
@@ -158,6 +161,10 @@ class Faults:
     async def _failed_over(self, primary: int) -> None:
         self._lost_at = time.monotonic()
         await asyncio.to_thread(self._servers.fail_over)
+
+    async def _handed_over(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
+        await asyncio.to_thread(self._servers.fail_over, "COORDINATED")
 
     async def _mended(self, primary: int) -> None:
         await asyncio.to_thread(self._servers.heal, primary)
