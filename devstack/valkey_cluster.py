@@ -99,7 +99,12 @@ def wait_formed(nodes: Sequence[ClusterNode], replicas: int, pause: Pause = time
     """All slots are served, and all servers reach each other and know of so many replicas: before, none could take
     over. Raises TimeoutError."""
     deadline = time.monotonic() + FORMED_TIMEOUT_SECONDS
-    _wait(deadline, pause, lambda: all(_is_ok(node) and _reached_replicas(node) == replicas for node in nodes))
+    _wait(deadline, pause, lambda: is_formed(nodes, replicas))
+
+
+def is_formed(nodes: Sequence[ClusterNode], replicas: int) -> bool:
+    """Raises redis-py's errors where one of them is away."""
+    return all(_is_ok(node) and _reached_replicas(node) == replicas for node in nodes)
 
 
 @contextmanager

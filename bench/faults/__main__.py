@@ -26,9 +26,10 @@ import uvloop
 
 from bench import report
 from bench.busyness import idle_share, machine_times
+from bench.faults.cluster import NODE_TIMEOUT_MS, ClusterInstallation
 from bench.faults.levels import Level, merged
 from bench.faults.servers import DOWN_AFTER_MS, LEVELS, WatchedInstallation
-from bench.faults.striking import Faults, Outage
+from bench.faults.striking import PROBE, Faults, Outage
 from bench.open_loop.pacing import quantile
 from bench.report import Bars, Goal, goals_table, table
 from bench.soak.audit import counted, findings
@@ -39,7 +40,7 @@ AGAIN_SECONDS = 3.0
 CALM_SECONDS = 8.0  # after the last fault
 
 
-async def run(at: WatchedInstallation, level: str, given: argparse.Namespace) -> Level:
+async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: argparse.Namespace) -> Level:
     chance = random.Random(f"{given.seed} {level}")  # noqa: S311 - faults, no secrets
     traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate)
     await traffic.prepare()
@@ -152,6 +153,12 @@ def written(
     return f"{folder.relative_to(report.ROOT)}/faults.json, .md and .svg"
 
 
+def installation(level: str, given: argparse.Namespace) -> WatchedInstallation | ClusterInstallation:
+    if given.topology == "cluster":
+        return ClusterInstallation(level, PROBE, given.node_timeout_ms)
+    return WatchedInstallation(level, given.down_after_ms)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -161,6 +168,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="calls a second")
     parser.add_argument("--seed", type=int, default=None, help="plays the faults of an earlier run again")
     parser.add_argument("--down-after-ms", type=int, default=DOWN_AFTER_MS, help="of the Sentinels")
+    parser.add_argument("--topology", choices=("sentinel", "cluster"), default="sentinel")
+    parser.add_argument("--node-timeout-ms", type=int, default=NODE_TIMEOUT_MS, help="of the Cluster")
     parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="faults.json of earlier runs")
     given = parser.parse_args()
     if given.merge:
@@ -177,7 +186,7 @@ def main() -> int:
     levels = dict[str, Level]()
     for name in names:
         with (
-            WatchedInstallation(name, given.down_after_ms) as at,
+            installation(name, given) as at,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             levels[name] = runner.run(run(at, name, given))

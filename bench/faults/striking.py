@@ -11,7 +11,8 @@ from typing import cast
 
 import asyncpg
 
-from bench.faults.servers import WatchedInstallation
+from bench.faults.cluster import ClusterInstallation, ClusterServers
+from bench.faults.servers import WatchedInstallation, WatchedServers
 from bench.soak.traffic import ANSWER_SECONDS, Traffic, asked
 from devstack.ports import LOOPBACK
 
@@ -44,23 +45,42 @@ class Fault:
 
 
 class Faults:
-    def __init__(self, at: WatchedInstallation, traffic: Traffic, chance: random.Random) -> None:
+    def __init__(self, at: WatchedInstallation | ClusterInstallation, traffic: Traffic, chance: random.Random) -> None:
         self._at = at
         self._traffic = traffic
-        self._servers = at.servers
+        self._servers: WatchedServers | ClusterServers = at.servers
         self._chance = chance
         self._lost_at = 0.0  # monotonic: when the primary was struck
 
     def all(self) -> Sequence[Fault]:
-        return (
+        of_each = (
             Fault("primary killed", self._killed, self._started),
             Fault("primary killed and started at once", self._restarted, self._mended, fails_over=False),
             Fault("primary hangs, and wakes up beside the new one", self._stopped, self._continued),
+        )
+        if isinstance(self._servers, ClusterServers):
+            return (
+                *of_each,
+                Fault("planned failover", self._taken_over, self._mended),
+                Fault("slot migrated", self._migrated, self._mended, fails_over=False),
+            )
+        return (
+            *of_each,
             Fault("primary cut off, both sides alive", self._cut_off, self._mended),
             Fault("primary killed while its replicas lag", self._killed_ahead, self._started),
             Fault("planned failover", self._failed_over, self._mended),
             Fault("planned failover, coordinated", self._handed_over, self._mended),
         )
+
+    @property
+    def _watched(self) -> WatchedServers:
+        assert isinstance(self._servers, WatchedServers)  # noqa: S101 - `all` has these faults for them
+        return self._servers
+
+    @property
+    def _of_cluster(self) -> ClusterServers:
+        assert isinstance(self._servers, ClusterServers)  # noqa: S101 - as above
+        return self._servers
 
     async def strike(self, fault: Fault) -> Outage:
         """Returns when the servers are as before, with another primary. Raises TimeoutError."""
@@ -101,8 +121,9 @@ class Faults:
         vouched = time.monotonic()
         while True:
             refused = [at for at, admitted in answers if not admitted and at > self._lost_at]
-            if refused and answers[-1][1] and answers[-1][0] > vouched:
-                return next(at for at, admitted in answers if admitted and at > refused[-1])
+            if answers[-1][1] and answers[-1][0] > vouched:
+                since = refused[-1] if refused else self._lost_at  # nobody needs to have noticed
+                return next(at for at, admitted in answers if admitted and at > since)
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _probe(self, port: int, answers: list[tuple[float, bool]]) -> None:
@@ -149,22 +170,30 @@ class Faults:
         self._servers.parts[primary].signal(signal.SIGCONT)
         await self._mended(primary)
 
+    async def _taken_over(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
+        await asyncio.to_thread(self._of_cluster.hand_over, primary)
+
+    async def _migrated(self, primary: int) -> None:
+        self._lost_at = time.monotonic()
+        await asyncio.to_thread(self._of_cluster.migrate, primary)
+
     async def _cut_off(self, primary: int) -> None:
         self._lost_at = time.monotonic()
-        await asyncio.to_thread(self._servers.cut_off, primary)
+        await asyncio.to_thread(self._watched.cut_off, primary)
 
     async def _killed_ahead(self, primary: int) -> None:
-        await asyncio.to_thread(self._servers.deafen, primary)
+        await asyncio.to_thread(self._watched.deafen, primary)
         await asyncio.sleep(self._chance.uniform(*LAG_SECONDS))
         await self._killed(primary)
 
     async def _failed_over(self, primary: int) -> None:
         self._lost_at = time.monotonic()
-        await asyncio.to_thread(self._servers.fail_over)
+        await asyncio.to_thread(self._watched.fail_over)
 
     async def _handed_over(self, primary: int) -> None:
         self._lost_at = time.monotonic()
-        await asyncio.to_thread(self._servers.fail_over, "COORDINATED")
+        await asyncio.to_thread(self._watched.fail_over, "COORDINATED")
 
     async def _mended(self, primary: int) -> None:
         await asyncio.to_thread(self._servers.heal, primary)

@@ -41,7 +41,7 @@ class Intervals:
     """Between two questions of `/-/ready` whether Redis would take."""
     vouching_answer_seconds: float = 3.0
     """A control plane that does not answer for so long is taken to be away."""
-    level_look_seconds: float = 1.0
+    level_look_seconds: float = 0.25
     """Between two questions whether Redis keeps the durability level again."""
 
     # What is remembered of takes
