@@ -1,7 +1,8 @@
-"""A Redis Cluster of three primaries and three replicas, to each of which something can be done; and an installation."""
+"""A Redis Cluster of three primaries and three replicas, to which something can be done; and an installation on it."""
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,14 +13,14 @@ from bench.soak.processes import Installation, Part
 from common.redis_cluster.topology import slot_of
 from devstack import valkey_cluster
 from devstack.child import Child
-from devstack.ports import free_port
+from devstack.ports import LOOPBACK, free_port
 from devstack.valkey_cluster import ClusterNode
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 
 PRIMARIES, REPLICAS = 3, 3
 NODE_TIMEOUT_MS: Final = 2000
-VIEW_SECONDS: Final = 0.1
+VIEW_SECONDS: Final = 0.3
 MIGRATED_SECONDS: Final = 30.0
 
 
@@ -29,6 +30,7 @@ class ClusterServers:
     def __init__(self, nodes: list[ClusterNode], settings: Mapping[str, str], org: str) -> None:
         self._nodes = nodes
         self._settings = settings
+        self._primary = 0  # as it was seen last
         self._slot = slot_of(keys.org_key(org, SHARDS_DEFAULT))
         self.parts = [Part(f"node-{n}", node.port, self._starts(node), lambda _: None) for n, node in enumerate(nodes)]
 
@@ -44,8 +46,11 @@ class ClusterServers:
 
     def primary(self) -> int:
         """Of those that answer, by the newest configuration that one of them knows."""
-        owners = [owner for number in range(len(self._nodes)) if (owner := self._owner(number)) is not None]
-        return max(owners)[1]
+        with ThreadPoolExecutor(len(self._nodes)) as asking:  # one that hangs holds up no other
+            owners = [owner for owner in asking.map(self._owner, range(len(self._nodes))) if owner is not None]
+        if owners:
+            self._primary = max(owners)[1]
+        return self._primary
 
     def watched(self) -> bool:
         with suppress(redis.RedisError, OSError, TimeoutError):
@@ -74,9 +79,8 @@ class ClusterServers:
         """The slot goes to another primary, by Valkey's own migration. Raises TimeoutError."""
         with self._nodes[number].redis as source:
             about = source.execute_command("CLUSTER NODES")
-            target = next(
-                each["node_id"] for each in about.values() if _is_primary(each) and "myself" not in each["flags"]
-            )
+            others = (each["node_id"] for each in about.values() if "myself" not in each["flags"] and _is_primary(each))
+            target = next(others)
             source.execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", self._slot, self._slot, "NODE", target)
         deadline = time.monotonic() + MIGRATED_SECONDS
         while self.primary() == number:
@@ -87,7 +91,7 @@ class ClusterServers:
     def _owner(self, number: int) -> tuple[int, int] | None:
         """The epoch of the owner's configuration, and its number."""
         with suppress(redis.RedisError, OSError, StopIteration):
-            with redis.Redis("127.0.0.1", self._nodes[number].port, socket_timeout=VIEW_SECONDS, retry=None) as client:
+            with redis.Redis(LOOPBACK, self._nodes[number].port, socket_timeout=VIEW_SECONDS) as client:
                 about: Mapping[str, Any] = client.execute_command("CLUSTER NODES")
             address, owner = next(each for each in about.items() if _is_primary(each[1]) and self._in(each[1]["slots"]))
             ports = [node.port for node in self._nodes]

@@ -125,6 +125,11 @@ class Epochs:
         """Of the newest epoch, as far as this process knows."""
         return max(self.numbers)
 
+    @property
+    def complete(self) -> bool:
+        """All servers answered at the last look."""
+        return not self._away
+
     async def read_clock(self) -> None:
         """Reads Redis' time, for who needs it before the first look. Raises LedgerUnavailable."""
         try:

@@ -34,12 +34,13 @@ class MissingEvents:
 
     async def put_back(self, reports: GatewayReports, generations: Mapping[int, str | None]) -> int:
         """Appends the takes among these that are neither in the stream nor in Postgres; how many those were.
-        `generations`: of shards, in which that is so. In another one nothing is appended.
+        `generations`: of the shards that may lack some, in which that is so. In another one nothing is appended.
 
         Raises StoreUnavailable, LedgerUnavailable."""
         by_shard: defaultdict[int, dict[str, UsageEvent]] = defaultdict(dict)
         for text, event in reports.takes.items():
-            by_shard[keys.shard_of(event.org, self._ledger.shards)][text] = event
+            if (shard := keys.shard_of(event.org, self._ledger.shards)) in generations:
+                by_shard[shard][text] = event
         since_ms = max(0, await self._streams.now_ms() - int(1000 * (RECENT_SECONDS + reports.oldest_seconds)))
 
         async def put_back(shard: int, events: Mapping[str, UsageEvent]) -> int:

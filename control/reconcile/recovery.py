@@ -144,7 +144,8 @@ class Recovery:
             await self.recover()
             return
         self._handover.agreed(fronts)
-        await self._rejoining.count()
+        if self.epochs.complete:
+            await self._rejoining.count()
         if self._late:
             async with self._turn() as connection:
                 late = len(self._late)
