@@ -27,3 +27,18 @@ async def migrate(client: ClusterClient, slot: int, source: Address, target: Add
     async with asyncio.timeout(MIGRATED_SECONDS):
         while (await client.ask_topology()).owner(slot) != target:  # noqa: ASYNC110 - it calls nobody back
             await asyncio.sleep(0.01)
+
+
+async def migrate_by_keys(client: ClusterClient, slot: int, source: Address, target: Address) -> None:
+    """As `valkey-cli --cluster reshard` does: the slot has its keys at both servers for a while."""
+    old, new = client.at(source), client.at(target)
+    old_id, new_id = [as_text(await each.execute_command("CLUSTER MYID")) for each in (old, new)]
+    await new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old_id)
+    await old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new_id)
+    while names := await old.execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
+        await old.execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names)
+    for each in (new, old):
+        await each.execute_command("CLUSTER SETSLOT", slot, "NODE", new_id)
+    async with asyncio.timeout(MIGRATED_SECONDS):
+        while (await client.ask_topology()).owner(slot) != target:  # noqa: ASYNC110 - it calls nobody back
+            await asyncio.sleep(0.01)

@@ -2,6 +2,7 @@
 and the shards of the other primaries go on."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from devstack import valkey_cluster
 from devstack.valkey_cluster import ClusterNode
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
-from tests.cluster import SETTINGS, kill, migrate
+from tests.cluster import SETTINGS, kill, migrate, migrate_by_keys
 from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Planes, planes, used, written
 
 
@@ -91,6 +92,50 @@ async def test_a_slot_that_moves_under_load_costs_no_request_and_gives_nothing_a
         assert load.answers[200] == 900
         assert load.answers[503] == 0
         await nothing_is_given_away(cluster, of, load, 900, 0)
+
+
+async def test_a_slot_that_is_moved_key_by_key_under_load_gives_nothing_away(cluster: Cluster) -> None:
+    """As tools from before MIGRATESLOTS do it: some keys are here, some there, and nobody vouches for either half."""
+    org, other = await cluster.two_apart(900)
+    loads = Load(cluster.stack, org), Load(cluster.stack, other)
+    source, target = await cluster.owner(org), await cluster.owner(other)
+    slot = slot_of(keys.org_key(org, SHARDS_DEFAULT))
+
+    async def moved() -> None:
+        async with cluster.client() as client:
+            await migrate_by_keys(client, slot, source, target)
+        await loads[0].admitted(loads[0].answers[200] + 200)
+
+    await asyncio.gather(loads[0].run(200, moved), loads[1].run(0, lambda: asyncio.sleep(0)))
+    assert await cluster.owner(org) == target
+    await nothing_is_given_away(cluster, org, loads[0], 900, CLIENTS)
+    await nothing_is_given_away(cluster, other, loads[1], 900, 0)
+
+
+async def test_a_primary_that_hangs_is_left_at_the_failover_and_wakes_up_beside_the_next_one_with_nothing_given_away(
+    cluster: Cluster,
+) -> None:
+    """The gateway has a minute for a reply, and one of its listeners may hear nothing from the server that hangs."""
+    org, other = await cluster.two_apart(1500)
+    hanging = cluster.node(await cluster.owner(org))
+    assert hanging.child is not None
+    loads = Load(cluster.stack, org), Load(cluster.stack, other)
+
+    async def hangs() -> None:
+        hanging.child.process.send_signal(signal.SIGSTOP)
+        try:
+            await loads[0].admitted(loads[0].answers[200] + 100)
+        finally:
+            hanging.child.process.send_signal(signal.SIGCONT)
+        await loads[0].admitted(loads[0].answers[200] + 100)
+
+    await asyncio.gather(loads[0].run(200, hangs), loads[1].run(0, lambda: asyncio.sleep(0)))
+    assert loads[1].answers[503] == 0, "the other primary was there all the time"
+    await nothing_is_given_away(cluster, org, loads[0], 1500, CLIENTS)
+    await nothing_is_given_away(cluster, other, loads[1], 1500, 0)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await asyncio.to_thread(valkey_cluster.is_formed, cluster.nodes, 3):  # noqa: ASYNC110 - no bell
+            await asyncio.sleep(0.05)
 
 
 async def test_a_primary_that_is_killed_stops_its_shards_alone_and_gives_nothing_away(cluster: Cluster) -> None:
