@@ -17,7 +17,7 @@ from devstack.ports import LOOPBACK
 NAME = "quotagate"
 """Of the primary at the Sentinels."""
 DOWN_AFTER_MS = 1000  # a primary that does not answer for so long is down in one Sentinel's opinion
-FAILOVER_TIMEOUT_MS = 10_000  # a failover that came to nothing is tried again after twice as long
+FAILOVER_TIMEOUT_MS = 5_000  # a failover that came to nothing is tried again after twice as long
 SAFE: Final = {"min-replicas-to-write": "1", "min-replicas-max-lag": "3"}
 """A primary that its replicas do not hear refuses writes: it was cut off, and another one may take its place."""
 SENTINEL_USER, REPLICA_USER = "sentinel", "replica"
