@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from bench.faults.servers import LEVELS
 from bench.soak.processes import Installation, Part
@@ -20,7 +22,7 @@ from quota.keys import SHARDS_DEFAULT
 
 PRIMARIES, REPLICAS = 3, 3
 NODE_TIMEOUT_MS: Final = 2000
-VIEW_SECONDS: Final = 0.3
+VIEW_SECONDS: Final = 0.1
 MIGRATED_SECONDS: Final = 30.0
 
 
@@ -91,7 +93,8 @@ class ClusterServers:
     def _owner(self, number: int) -> tuple[int, int] | None:
         """The epoch of the owner's configuration, and its number."""
         with suppress(redis.RedisError, OSError, StopIteration):
-            with redis.Redis(LOOPBACK, self._nodes[number].port, socket_timeout=VIEW_SECONDS) as client:
+            port, once = self._nodes[number].port, Retry(NoBackoff(), 0)
+            with redis.Redis(LOOPBACK, port, socket_timeout=VIEW_SECONDS, retry=once) as client:
                 about: Mapping[str, Any] = client.execute_command("CLUSTER NODES")
             address, owner = next(each for each in about.items() if _is_primary(each[1]) and self._in(each[1]["slots"]))
             ports = [node.port for node in self._nodes]

@@ -106,7 +106,7 @@ class Faults:
                 for task in probing:
                     task.cancel()
             await fault.mend(primary)
-        return Outage(max(ended) - self._lost_at, None if named is None else max(ended) - named)
+        return Outage(max(ended) - self._lost_at, None if named is None else max(0.0, max(ended) - named))
 
     async def _epoch(self) -> int:
         """Of the newest server that was vouched for."""

@@ -28,6 +28,7 @@ from quota.scripts import script
 log = structlog.get_logger()
 
 KEEP_RECEIPTS_SECONDS = 600  # longer than a recovery takes
+ANSWER_SECONDS = 0.5  # a server of a Cluster that hangs holds up the recovery of no other for longer
 ASK_AGAIN_SECONDS = 5.0  # of Postgres, whether another control plane has vouched for another server
 
 
@@ -138,15 +139,17 @@ class Epochs:
             raise LedgerUnavailable(f"time: {e}") from e
 
     async def fronts(self) -> list[Front]:
-        """The servers that answer. Raises LedgerUnavailable where none does."""
-        found = await asyncio.gather(*map(self._front, await self._nodes.now()), return_exceptions=True)
+        """The servers that answer; on a Cluster, soon. Raises LedgerUnavailable where none does."""
+        patience = ANSWER_SECONDS if self._spread else None
+        asked = (asyncio.wait_for(self._front(node), patience) for node in await self._nodes.now())
+        found = await asyncio.gather(*asked, return_exceptions=True)
         fronts, reasons, error = list[Front](), set[str](), None
         for each in found:
             if isinstance(each, Front):
                 fronts.append(each)
-            elif isinstance(each, RedisError):
+            elif isinstance(each, RedisError | TimeoutError):
                 error = each
-                reasons.add(str(each))
+                reasons.add(str(each) or f"no answer within {patience} s")
             else:
                 raise each
         if not fronts:
@@ -160,6 +163,9 @@ class Epochs:
         """The servers in front, and the receipts that gateways gave unasked. Raises LedgerUnavailable."""
         if self._spread:
             fronts, of_cluster = await self.fronts(), pop_receipts_of_cluster_call(items_max)
+            # A server that hangs may be the one with the list, and the next look sees who has taken over.
+            if self._away or not await self.are_vouched(fronts):
+                return fronts, []
             try:
                 return fronts, await self._ledger.run(of_cluster)
             except LedgerUnavailable as e:  # the server with the list may be away, and the others must go on

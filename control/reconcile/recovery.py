@@ -99,6 +99,7 @@ class Recovery:
         self._spread = isinstance(ledger.redis, ClusterClient)
         self._handover = Handover()
         self._rejoining = Rejoining(self._nodes)
+        self._well = False  # all servers answered, and were vouched for, at the last look
         self.epochs = Epochs(db, ledger, ledger_clock or LedgerClock())
         self._missing = MissingEvents(db, ledger, streams)
         self._rolled_back = RolledBack(db, ledger, scan)
@@ -120,15 +121,20 @@ class Recovery:
     async def run(self) -> None:
         """Until it is cancelled. Raises StoreUnavailable; whoever runs it starts it again."""
         away = False
-        while True:
-            try:
-                await self.round()
-                away = False
-            except LedgerUnavailable as e:
-                if not away:
-                    log.warning("recovery waits for redis", reason=str(e))
-                away = True
-            await asyncio.sleep(AWAY_SECONDS if away else POLL_SECONDS)
+        counting = asyncio.create_task(self._rejoining.run(lambda: self._well), name="recovery-listeners")
+        try:
+            while True:
+                try:
+                    await self.round()
+                    away = False
+                except LedgerUnavailable as e:
+                    if not away:
+                        log.warning("recovery waits for redis", reason=str(e))
+                    away = True
+                await asyncio.sleep(AWAY_SECONDS if away else POLL_SECONDS)
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
 
     async def look(self) -> None:
         """Reads Redis' time, for who needs it before the rounds begin. Raises LedgerUnavailable."""
@@ -137,6 +143,7 @@ class Recovery:
     async def round(self) -> None:
         """Recovers if there is something to recover, and puts back what a gateway reported late."""
         # The server is asked with its lines: after a failover, a kept connection leads elsewhere than a new one.
+        self._well = False
         fronts, items = await self.epochs.fronts_and_receipts(self._room())
         self._late += lines_of(items)
         if not await self.epochs.are_vouched(fronts):
@@ -144,8 +151,7 @@ class Recovery:
             await self.recover()
             return
         self._handover.agreed(fronts)
-        if self.epochs.complete:
-            await self._rejoining.count()
+        self._well = self.epochs.complete
         if self._late:
             async with self._turn() as connection:
                 late = len(self._late)

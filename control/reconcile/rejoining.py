@@ -8,6 +8,7 @@ its Sentinels, or the other servers of its Cluster.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 from control.ledger.nodes import Nodes
 from quota import keys
+from quota.ledger import LedgerError
 
 log = structlog.get_logger()
 
@@ -30,7 +32,13 @@ class Rejoining:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
         self._counts: deque[tuple[float, int]] = deque()  # loop times, and how many listened then
-        self._count_at = float("-inf")
+
+    async def run(self, is_well: Callable[[], bool]) -> None:
+        """Counts who listens, while all servers are vouched for; until it is cancelled. No look waits for it."""
+        while True:
+            if is_well():
+                await self.count()
+            await asyncio.sleep(COUNT_SECONDS)
 
     def known(self) -> int | None:
         """How many workers there were, at most, a while ago; None: nobody knows."""
@@ -40,11 +48,9 @@ class Rejoining:
         return max((count for _, count in self._counts), default=None)
 
     async def count(self) -> None:
-        """Counts who listens at the servers that are vouched for, now and then."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._count_at and (count := await self._listeners()) is not None:
-            self._count_at = now + COUNT_SECONDS
-            self._counts.append((now, count))
+        """Counts who listens now."""
+        if (count := await self._listeners()) is not None:
+            self._counts.append((asyncio.get_running_loop().time(), count))
 
     async def wait(self, since: float) -> None:
         """Until as many listen as before, but no longer than there is time from `since` (loop time)."""
@@ -63,6 +69,6 @@ class Rejoining:
     async def _listeners(self) -> int | None:
         try:
             return await self._nodes.listeners(keys.RECOVER)
-        except RedisError as e:
+        except (RedisError, LedgerError) as e:
             log.debug("redis does not tell how many listen", reason=str(e))
             return None

@@ -53,7 +53,7 @@ async def test_a_server_is_vouched_for_at_once_where_each_gateway_that_listened_
     monkeypatch.setattr(rejoining, "REJOIN_SECONDS", 10 * PATIENCE_SECONDS)
     async with gateway(settings), gateway(settings):
         await listen(redis, 2)
-        await context.recovery.round()
+        await context.recovery._rejoining.count()
         await hold(redis, "another:9:0123")
         async with asyncio.timeout(PATIENCE_SECONDS):
             await context.recovery.round()
@@ -65,7 +65,7 @@ async def test_a_gateway_that_listened_before_and_does_not_answer_has_a_second_t
 ) -> None:
     async with gateway(settings):
         await listen(redis, 1)
-        await context.recovery.round()
+        await context.recovery._rejoining.count()
         await hold(redis, "another:9:0123")
     began = asyncio.get_running_loop().time()
     await context.recovery.round()
@@ -89,7 +89,7 @@ async def test_a_gateway_that_stops_listening_when_it_is_asked_has_the_same_seco
     loop, waiting = asyncio.get_running_loop(), context.recovery._rejoining
     async with gateway(settings):
         await listen(redis, 1)
-        await context.recovery.round()
+        await context.recovery._rejoining.count()
         began = loop.time()
         await waiting.wait_for_others(began, told=1)
         assert loop.time() - began < rejoining.REJOIN_SECONDS
