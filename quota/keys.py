@@ -35,6 +35,9 @@ CHANGED = "qg:changed"
 RECOVER = "qg:recover"
 """Pub/sub channel: Redis lost its memory. Each gateway sends the receipts of its takes (quota/recovery_message.py)."""
 
+WORKERS = "qg:worker:"
+"""Begins a channel of each worker that listens on RECOVER. Nothing is published there: who is subscribed, is there."""
+
 RECEIPTS = "qg:receipts"
 """List: what the gateways send then, receipts with LF between."""
 

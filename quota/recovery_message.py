@@ -38,12 +38,12 @@ class RecoveryMessage:
         """The last line of this worker's report."""
         return f"{END} {self.text} {worker}" if self.over else f"{END} {self.text}"
 
-    def ended(self, lines: Iterable[str]) -> int:
-        """Of how many workers these are all the lines."""
+    def ended(self, lines: Iterable[str]) -> tuple[int, frozenset[str]]:
+        """Of whom these are all the lines: of how many workers that do not say their names, and of which others."""
         last, unnamed, workers = f"{END} {self.text}", 0, set[str]()
         for line in lines:
             if line == last:
                 unnamed += 1
             elif line.startswith(f"{last} "):
-                workers.add(line)
-        return unnamed + len(workers)
+                workers.add(line.removeprefix(f"{last} "))
+        return unnamed, frozenset(workers)

@@ -4,7 +4,7 @@ What is asked of a server itself, and not of whoever holds a key, is asked throu
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +49,9 @@ class Nodes(Protocol):
     async def listeners(self, channel: str) -> int:
         """How many clients listen. Raises redis-py's errors."""
 
+    async def channels(self, begin: str) -> set[str]:
+        """Those that begin so, and have somebody who listens. Raises redis-py's errors."""
+
     async def forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
 
@@ -68,6 +71,9 @@ class OneServer:
     async def listeners(self, channel: str) -> int:
         [(_, count)] = await self._node.redis.pubsub_numsub(channel)
         return int(count)
+
+    async def channels(self, begin: str) -> set[str]:
+        return set(map(_text, await self._node.redis.pubsub_channels(f"{begin}*")))
 
     async def forget_connections(self) -> None:
         await forget_idle(self._node.redis)
@@ -105,20 +111,26 @@ class ClusterNodes:
         await forget_idle(self._client)
 
     async def listeners(self, channel: str) -> int:
+        return sum(int(count) for [(_, count)] in await self._of_each(lambda redis: redis.pubsub_numsub(channel)))
+
+    async def channels(self, begin: str) -> set[str]:
+        found = await self._of_each(lambda redis: redis.pubsub_channels(f"{begin}*"))
+        return {_text(name) for of_server in found for name in of_server}
+
+    async def _of_each(self, ask: Callable[[Any], Awaitable[Any]]) -> list[Any]:
         """A server that is away, or hangs, has no clients that could hear."""
         topology = await self._client.ask_topology()
         addresses = list(dict.fromkeys([*topology.primaries, *topology.replicas]))
-        asked = (asyncio.wait_for(self._client.at(each).pubsub_numsub(channel), COUNT_SECONDS) for each in addresses)
-        count = 0
-        for address, counted in zip(addresses, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-            if isinstance(counted, RedisError | TimeoutError):
-                log.info("a server of the cluster does not tell who listens", server=str(address), reason=str(counted))
-            elif isinstance(counted, BaseException):
-                raise counted
+        asked = (asyncio.wait_for(ask(self._client.at(each)), COUNT_SECONDS) for each in addresses)
+        answers = list[Any]()
+        for address, answer in zip(addresses, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if isinstance(answer, RedisError | TimeoutError):
+                log.info("a server of the cluster does not tell who listens", server=str(address), reason=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
             else:
-                [(_, of_server)] = counted
-                count += int(of_server)
-        return count
+                answers.append(answer)
+        return answers
 
 
 def groups_of(redis: Any, shards: int) -> tuple[tuple[int, ...], ...]:
@@ -129,6 +141,10 @@ def groups_of(redis: Any, shards: int) -> tuple[tuple[int, ...], ...]:
 def nodes_of(redis: Any, shards: int) -> Nodes:
     """Of a client as `common.redis_connections` makes it."""
     return ClusterNodes(redis, shards) if isinstance(redis, ClusterClient) else OneServer(redis, shards)
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 async def forget_idle(redis: Any) -> None:

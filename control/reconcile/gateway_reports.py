@@ -41,8 +41,8 @@ class GatewayReports:
     """Of these takes."""
     silent: int = 0
     """Workers that were asked and did not report."""
-    told: int = 0
-    """Workers that did."""
+    told: frozenset[str] = frozenset()
+    """Workers that did, and have said their names."""
 
     @classmethod
     def parse(cls, lines: Iterable[str]) -> "GatewayReports":
@@ -80,12 +80,13 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: Recov
         listening = await nodes.publish(keys.RECOVER, message.text)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
-    deadline, lines, ended = loop.time() + GATHER_SECONDS, [*before], 0
+    deadline, lines, ended, told = loop.time() + GATHER_SECONDS, [*before], 0, frozenset[str]()
     while True:
         popped = await _pop(redis)
         lines += popped
         if popped:
-            ended = message.ended(lines)
+            unnamed, told = message.ended(lines)
+            ended = unnamed + len(told)
             deadline = max(deadline, loop.time() + QUIET_SECONDS)
         elif ended >= listening or loop.time() >= deadline:
             break
@@ -93,7 +94,7 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: Recov
             await asyncio.sleep(POLL_SECONDS)
     if ended < listening:
         log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
-    return replace(GatewayReports.parse(lines), silent=max(0, listening - ended), told=ended)
+    return replace(GatewayReports.parse(lines), silent=max(0, listening - ended), told=told)
 
 
 async def _pop(redis: Any) -> list[str]:

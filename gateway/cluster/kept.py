@@ -43,6 +43,10 @@ class ClusterReceiptsKeeper(WriterWatch):
         self._shards = shards
 
     @property
+    def worker(self) -> str:
+        return self._asked.worker
+
+    @property
     def links(self) -> Sequence[Any]:
         return self._links.nodes
 
@@ -117,6 +121,10 @@ class SharedKeeper:
 
     def __init__(self, keeper: ClusterReceiptsKeeper) -> None:
         self._keeper = keeper
+
+    @property
+    def worker(self) -> str:
+        return self._keeper.worker
 
     def start(self) -> None:
         """It is started once, for all of them."""

@@ -223,6 +223,10 @@ class Links:
         """Runs a script where its keys are."""
         self._send(call.keys[0].encode(), lambda link: link.run(call, callback), callback)
 
+    @property
+    def worker(self) -> str:
+        return self.receipts_keeper.worker
+
     def recover(self, message: str) -> None:
         """The control plane puts together what a server has lost, and asks with this message what is known here."""
         asked = RecoveryMessage.parse(message)

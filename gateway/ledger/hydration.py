@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from common.redis_cluster.client import ClusterClient
 from gateway.http.deadlines import NEVER, DeadlineSweep
@@ -55,6 +55,7 @@ class HydrationClient:
         self._subscribed: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._says_its_name = True
         link.on_moved.append(self._move)
         link.on_connected.append(self._again.set)
         self.on_published: list[Callable[[str], None]] = []
@@ -124,7 +125,8 @@ class HydrationClient:
         """As long as one server is listened to."""
         try:
             async with self._redis.pubsub() as pubsub:
-                await pubsub.subscribe(keys.CHANGED, keys.RECOVER)
+                names = [keys.WORKERS + self._link.worker] if self._says_its_name else []
+                await pubsub.subscribe(keys.CHANGED, keys.RECOVER, *names)
                 async for message in pubsub.listen():
                     if message["type"] != "message":  # it is subscribed
                         self._on_subscribed()
@@ -136,6 +138,9 @@ class HydrationClient:
                     for callback in self.on_published:
                         callback(text)
                     self.answer(text, published=True)
+        except NoPermissionError as e:
+            log.warning("a recovery cannot know that this worker is there, and waits longer", reason=str(e))
+            self._says_its_name = False  # its channel may be the one that is forbidden
         except (RedisError, OSError) as e:
             log.debug("not listening for published entitlements", reason=str(e))
 

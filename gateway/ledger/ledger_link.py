@@ -53,6 +53,10 @@ class LedgerLink(Protocol):
     def run(self, call: Call, callback: Callback) -> None:
         """Runs a script."""
 
+    @property
+    def worker(self) -> str:
+        """The name under which this worker reports to the control plane. No other one has it."""
+
     def recover(self, message: str) -> None:
         """The control plane puts together what Redis has lost, and asks with this message what is known here."""
 

@@ -255,6 +255,10 @@ class Link:
         """Has Redis say whether it would take, unless it just did; `fault` knows then."""
         await self._probe.look()
 
+    @property
+    def worker(self) -> str:
+        return self.receipts_keeper.worker
+
     def recover(self, message: str) -> None:
         """The control plane puts together what Redis has lost, and asks with this message what is known here."""
         asked = RecoveryMessage.parse(message)

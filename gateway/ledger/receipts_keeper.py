@@ -39,6 +39,10 @@ class Server(Protocol):
 class Keeper(Protocol):
     """As a link has one, or all links of a Cluster together."""
 
+    @property
+    def worker(self) -> str:
+        """Under which name it reports."""
+
     def start(self) -> None: ...
     def close(self) -> None: ...
     def report(self, asked: RecoveryMessage | None = None) -> None: ...
@@ -157,6 +161,10 @@ class ReceiptsKeeper(WriterWatch):
             command("HMGET", keys.WRITTEN, *range(shards)),
             command("MGET", *[keys.generation_key(shard) for shard in range(shards)]),
         )
+
+    @property
+    def worker(self) -> str:
+        return self._asked.worker
 
     @property
     def links(self) -> Sequence[PausableLink]:

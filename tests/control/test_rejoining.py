@@ -53,7 +53,7 @@ async def test_a_server_is_vouched_for_at_once_where_each_gateway_that_listened_
     monkeypatch.setattr(rejoining, "REJOIN_SECONDS", 10 * PATIENCE_SECONDS)
     async with gateway(settings), gateway(settings):
         await listen(redis, 2)
-        await context.recovery._rejoining.count()
+        await context.recovery._rejoining.look()
         await hold(redis, "another:9:0123")
         async with asyncio.timeout(PATIENCE_SECONDS):
             await context.recovery.round()
@@ -65,7 +65,7 @@ async def test_a_gateway_that_listened_before_and_does_not_answer_has_a_second_t
 ) -> None:
     async with gateway(settings):
         await listen(redis, 1)
-        await context.recovery._rejoining.count()
+        await context.recovery._rejoining.look()
         await hold(redis, "another:9:0123")
     began = asyncio.get_running_loop().time()
     await context.recovery.round()
@@ -75,7 +75,7 @@ async def test_a_gateway_that_listened_before_and_does_not_answer_has_a_second_t
 async def test_a_control_plane_that_does_not_know_who_listened_gives_all_of_them_a_second(
     context: Context, redis: Redis
 ) -> None:
-    context.recovery._rejoining._counts.clear()
+    context.recovery._rejoining._seen.clear()
     await hold(redis, "another:9:0123")
     began = asyncio.get_running_loop().time()
     await context.recovery.recover()
@@ -89,9 +89,37 @@ async def test_a_gateway_that_stops_listening_when_it_is_asked_has_the_same_seco
     loop, waiting = asyncio.get_running_loop(), context.recovery._rejoining
     async with gateway(settings):
         await listen(redis, 1)
-        await context.recovery._rejoining.count()
+        await context.recovery._rejoining.look()
         began = loop.time()
-        await waiting.wait_for_others(began, told=1)
+        await waiting.wait_for_others(began, told=await context.recovery._rejoining._listening())
         assert loop.time() - began < rejoining.REJOIN_SECONDS
-        await waiting.wait_for_others(began, told=0)
+        await waiting.wait_for_others(began, told=())
         assert loop.time() - began >= rejoining.REJOIN_SECONDS
+
+
+async def test_a_gateway_of_the_release_before_does_not_say_who_it_is_and_all_have_a_second(
+    context: Context, settings: Settings, redis: Redis
+) -> None:
+    loop, waiting = asyncio.get_running_loop(), context.recovery._rejoining
+    async with gateway(settings), redis.pubsub() as before:
+        await before.subscribe(keys.RECOVER)
+        await listen(redis, 2)
+        await waiting.look()
+        began = loop.time()
+        await waiting.wait_for_others(began, await waiting._listening())
+    assert loop.time() - began >= rejoining.REJOIN_SECONDS
+
+
+async def test_a_worker_that_is_replaced_at_that_moment_does_not_stand_for_another_one(
+    context: Context, settings: Settings, redis: Redis
+) -> None:
+    """As many have answered as listened before, but not the same ones."""
+    loop, waiting = asyncio.get_running_loop(), context.recovery._rejoining
+    async with gateway(settings):
+        await listen(redis, 1)
+        await waiting.look()
+    async with gateway(settings):
+        await listen(redis, 1)
+        began = loop.time()
+        await waiting.wait_for_others(began, await waiting._listening())
+    assert loop.time() - began >= rejoining.REJOIN_SECONDS

@@ -119,14 +119,15 @@ async def test_a_primary_that_hangs_is_left_at_the_failover_and_wakes_up_beside_
     org, other = await cluster.two_apart(1500)
     hanging = cluster.node(await cluster.owner(org))
     assert hanging.child is not None
+    process = hanging.child.process
     loads = Load(cluster.stack, org), Load(cluster.stack, other)
 
     async def hangs() -> None:
-        hanging.child.process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         try:
             await loads[0].admitted(loads[0].answers[200] + 100)
         finally:
-            hanging.child.process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
         await loads[0].admitted(loads[0].answers[200] + 100)
 
     await asyncio.gather(loads[0].run(200, hangs), loads[1].run(0, lambda: asyncio.sleep(0)))
