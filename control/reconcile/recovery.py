@@ -45,7 +45,7 @@ from quota.recovery_message import RecoveryMessage
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.25
-AWAY_SECONDS = 0.1  # between two looks while Redis is away: all gateways wait for this after a failover
+AWAY_SECONDS = 0.1  # between two looks while a server is away: gateways wait for this after a failover
 TURN_SECONDS = 0.1
 LATE_MAX = 100_000  # lines that wait here for Postgres; the others wait in Redis, where gateways put them
 LATE_LINES_EACH = 500  # of an item, about: gateway/ledger/receipts.py
@@ -131,7 +131,7 @@ class Recovery:
                     if not away:
                         log.warning("recovery waits for redis", reason=str(e))
                     away = True
-                await asyncio.sleep(AWAY_SECONDS if away else POLL_SECONDS)
+                await asyncio.sleep(AWAY_SECONDS if away or not self.epochs.complete else POLL_SECONDS)
         finally:
             counting.cancel()
             await asyncio.gather(counting, return_exceptions=True)

@@ -23,9 +23,9 @@ PATIENCE_SECONDS = 60
 
 
 @asynccontextmanager
-async def gateway(settings: Settings) -> AsyncIterator[HydrationClient]:
+async def gateway(settings: Settings, user: str = "") -> AsyncIterator[HydrationClient]:
     """What of a worker hears a recovery, and answers it."""
-    loop, url = asyncio.get_running_loop(), settings.redis.url.get_secret_value()
+    loop, url = asyncio.get_running_loop(), settings.redis.url.get_secret_value().replace("//", f"//{user}")
     link = link_of(loop, RedisSettings.model_validate({"url": url, "timeout_ms": 20_000, "budget_ms": 20_000}))
     deadlines = DeadlineSweep(loop)
     async with redis_connections.client(url) as redis:
@@ -123,3 +123,17 @@ async def test_a_worker_that_is_replaced_at_that_moment_does_not_stand_for_anoth
         began = loop.time()
         await waiting.wait_for_others(began, await waiting._listening())
     assert loop.time() - began >= rejoining.REJOIN_SECONDS
+
+
+async def test_a_worker_that_may_not_say_its_name_hears_recoveries_all_the_same(
+    settings: Settings, redis: Redis
+) -> None:
+    channels = [keys.CHANGED, keys.RECOVER]
+    await redis.acl_setuser(
+        "unnamed", enabled=True, passwords="+secret", keys="*", commands=["+@all"], channels=channels
+    )
+    try:
+        async with gateway(settings, "unnamed:secret@"):
+            await listen(redis, 1)
+    finally:
+        await redis.acl_deluser("unnamed")
