@@ -223,13 +223,8 @@ class Links:
         """Runs a script where its keys are."""
         self._send(call.keys[0].encode(), lambda link: link.run(call, callback), callback)
 
-    @property
-    def worker(self) -> str:
-        return self.receipts_keeper.worker
-
-    def recover(self, message: str) -> None:
-        """The control plane puts together what a server has lost, and asks with this message what is known here."""
-        asked = RecoveryMessage.parse(message)
+    def recover(self, asked: RecoveryMessage) -> None:
+        """The control plane puts together what a server has lost, and asks what is known here."""
         shards = set(range(len(self._slots)) if asked.shards is None else asked.shards)
         if asked.over:
             for link in self._nodes.values():

@@ -18,6 +18,7 @@ from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.ledger.ledger_link import LedgerLink
 from quota import keys
 from quota.calls.encoded import command
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
@@ -125,7 +126,7 @@ class HydrationClient:
         """As long as one server is listened to."""
         try:
             async with self._redis.pubsub() as pubsub:
-                names = [keys.WORKERS + self._link.worker] if self._says_its_name else []
+                names = [keys.WORKERS + self._link.receipts_keeper.worker] if self._says_its_name else []
                 await pubsub.subscribe(keys.CHANGED, keys.RECOVER, *names)
                 async for message in pubsub.listen():
                     if message["type"] != "message":  # it is subscribed
@@ -133,7 +134,7 @@ class HydrationClient:
                         continue
                     text = message["data"].decode()
                     if message["channel"] == keys.RECOVER.encode():
-                        self._link.recover(text)
+                        self._link.recover(RecoveryMessage.parse(text))
                         continue
                     for callback in self.on_published:
                         callback(text)

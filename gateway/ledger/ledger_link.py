@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.ledger.receipts import Receipts
+from gateway.ledger.receipts_keeper import Keeper
 from gateway.ledger.takes import TakeWaiter
 from gateway.redis.connection import Callback, Connection
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS
+from quota.recovery_message import RecoveryMessage
 
 
 class ShardLink(Protocol):
@@ -54,11 +56,9 @@ class LedgerLink(Protocol):
         """Runs a script."""
 
     @property
-    def worker(self) -> str:
-        """The name under which this worker reports to the control plane. No other one has it."""
-
-    def recover(self, message: str) -> None:
-        """The control plane puts together what Redis has lost, and asks with this message what is known here."""
+    def receipts_keeper(self) -> Keeper: ...
+    def recover(self, asked: RecoveryMessage) -> None:
+        """The control plane puts together what Redis has lost, and asks what is known here."""
 
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""

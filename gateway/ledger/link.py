@@ -27,7 +27,7 @@ from gateway.redis.dialer import Dialer
 from gateway.redis.pauses import Pause, Pauses
 from gateway.redis.probe import TakesProbe
 from gateway.redis.reconnection import Reconnection
-from gateway.redis.server_watch import REBUILDING, ServerWatch
+from gateway.redis.server_watch import ServerWatch
 from gateway.redis.vouching import SeenEpochs
 from gateway.redis.way import OneServer, Way
 from gateway.settings.intervals import DEFAULT_INTERVALS, Intervals
@@ -53,7 +53,6 @@ class Link:
         "_place",
         "_probe",
         "_reconnection",
-        "_shards",
         "_taking",
         "answered_at",
         "answered_sent_at",
@@ -110,7 +109,6 @@ class Link:
         self.receipts = Receipts(intervals=intervals) if receipts is None else receipts
         self.durability = durability(self)
         self._place = place
-        self._shards = shards
         self._dialer = Dialer(loop, url, shards, of_cluster=way is not None)
         way = OneServer(shards) if way is None else way
         self._reconnection = Reconnection(self, loop, intervals, self._dialer)
@@ -255,17 +253,9 @@ class Link:
         """Has Redis say whether it would take, unless it just did; `fault` knows then."""
         await self._probe.look()
 
-    @property
-    def worker(self) -> str:
-        return self.receipts_keeper.worker
-
-    def recover(self, message: str) -> None:
-        """The control plane puts together what Redis has lost, and asks with this message what is known here."""
-        asked = RecoveryMessage.parse(message)
-        if asked.over:
-            self.server.put_aside(dict.fromkeys(range(self._shards), asked.over))
-        if asked.fences:
-            self.server.fence(REBUILDING)
+    def recover(self, asked: RecoveryMessage) -> None:
+        """The control plane puts together what Redis has lost, and asks what is known here."""
+        self.server.recover(asked)
         self.receipts.anew()
         self.receipts_keeper.report(asked)
 

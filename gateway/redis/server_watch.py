@@ -12,6 +12,7 @@ from gateway.redis.pauses import PausableLink, Pause
 from gateway.redis.vouching import Belief, SeenEpochs, VouchedServer
 from gateway.redis.way import Generations, Way
 from gateway.settings.intervals import Intervals
+from quota.recovery_message import RecoveryMessage
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ class WatchingLink(PausableLink, Protocol):
 
 
 class ServerWatch:
-    __slots__ = ("_link", "_loop", "_server", "_way")
+    __slots__ = ("_link", "_loop", "_server", "_shards", "_way")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class ServerWatch:
         self._link = link
         self._loop = loop
         self._way = way
+        self._shards = shards
         self._server = VouchedServer(seen, shards, intervals)
 
     @property
@@ -103,6 +105,13 @@ class ServerWatch:
             self._server.fence()
             self._show()
             self._look(connection)
+
+    def recover(self, asked: RecoveryMessage) -> None:
+        """The control plane puts together what a server has lost, of all shards."""
+        if asked.over:
+            self.put_aside(dict.fromkeys(range(self._shards), asked.over))
+        if asked.fences:
+            self.fence(REBUILDING)
 
     def put_aside(self, epochs: Mapping[int, int]) -> None:
         """By shard: the epochs up to these are over, whichever server holds them."""

@@ -43,7 +43,7 @@ async def gateway(settings: Settings, user: str = "") -> AsyncIterator[Hydration
 
 async def listen(redis: Redis, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while dict(await redis.pubsub_numsub(keys.RECOVER))[keys.RECOVER.encode()] != count:  # noqa: ASYNC110
+        while dict(await redis.pubsub_numsub(keys.RECOVER))[keys.RECOVER.encode()] != count:  # noqa: ASYNC110 - it rings no bell
             await asyncio.sleep(0.01)
 
 

@@ -150,7 +150,7 @@ async def test_a_server_whose_epoch_a_recovery_has_ended_is_believed_no_more_tho
     await redis.set(keys.answer_key((await question(redis))[0]), "3")
     await comes_to(gateway, acme, 200)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await redis.publish(keys.RECOVER, RecoveryMessage("0123", fences=True, over=3).text):  # noqa: ASYNC110
+        while not await redis.publish(keys.RECOVER, RecoveryMessage("0123", fences=True, over=3).text):  # noqa: ASYNC110 - until it listens
             await asyncio.sleep(0.01)
     await comes_to(gateway, acme, 503)
     async with asyncio.timeout(PATIENCE_SECONDS):
