@@ -3,11 +3,12 @@
     python -m bench.faults [--faults 30] [--levels memory,aof,replica] [--rate 100] [--seed N] [--down-after-ms 500]
     python -m bench.faults --merge FILE...
 
-Two gateways and two control planes run on a primary with two replicas, which three Sentinels watch, and clients keep
-books as in a soak. At each level as many faults come in a random order, each when the servers are whole again
-(bench/faults/striking.py). In the end the clients' books, the rows, the counters and Redis must say the same. It exits
-with 1 where something was lost, counted twice or given away, and where more than 5 of 100 failovers took longer than
-3 s. `--merge` puts the figures of several runs together (their faults.json), and strikes nothing.
+Two gateways and two control planes run on a primary with two replicas, which three Sentinels watch, or on a Cluster
+(`--topology cluster`), and clients keep books as in a soak. At each level as many faults come in a random order, each
+when the servers are whole again (bench/faults/striking.py). In the end the clients' books, the rows, the counters and
+Redis must say the same. It exits with 1 where something was lost, counted twice or given away, and where more than 5 of
+100 failovers took longer than 3 s, or on a Cluster longer than its node timeout and a second. `--merge` puts the
+figures of several runs together (their faults.json), and strikes nothing.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from bench.soak.traffic import Traffic
 
 AGAIN_SECONDS = 3.0
 CALM_SECONDS = 8.0  # after the last fault
+SAME = ("topology", "down_after_ms", "node_timeout_ms")
+"""Options in which runs must agree that are put together."""
 
 
 async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: argparse.Namespace) -> Level:
@@ -75,14 +78,14 @@ def failovers(outages: Iterable[Outage]) -> tuple[list[float], list[float]]:
     return sorted(after for after, _ in both), sorted(since for _, since in both)
 
 
-def goals(levels: Mapping[str, Level]) -> list[Goal]:
+def goals(levels: Mapping[str, Level], again_seconds: float = AGAIN_SECONDS) -> list[Goal]:
     judged = list[Goal]()
     for name, level in levels.items():
         judged += [Goal(f"{name}: {goal.about}", goal.measured, goal.bound) for goal in level.found.goals()]
     after, since = failovers(chain.from_iterable(level.all_outages for level in levels.values()))
     for about, seconds in (("the fault", after), ("the failover", since)):
         if seconds:
-            judged.append(Goal(f"from {about} to admitting again, p95", quantile(seconds, 0.95), AGAIN_SECONDS, "s"))
+            judged.append(Goal(f"from {about} to admitting again, p95", quantile(seconds, 0.95), again_seconds, "s"))
     judged.append(Goal("faults that were not over in time", sum(len(level.wrong) for level in levels.values()), 0))
     return judged
 
@@ -109,7 +112,7 @@ def tables(levels: Mapping[str, Level]) -> list[str]:
     idle = ", ".join(f"{name} {level.idle:.0%}" for name, level in levels.items() if level.idle is not None)
     return [
         table(["level", "faults", *names], counts),
-        "Until both gateways admitted again, since the fault and since the Sentinels named another primary:",
+        "Until both gateways admitted again, since the fault and since another primary was named:",
         table(["level", "fault", "times", "p50", "p95", "p50, failover", "p95, failover"], times),
         f"Of the machine's time was idle: {idle}.",
         *chain.from_iterable(level.wrong for level in levels.values()),
@@ -134,7 +137,7 @@ def bars(levels: Mapping[str, Level]) -> list[Bars]:
 
 def told(levels: Mapping[str, Level], options: Mapping[str, Any]) -> int:
     """Shows and writes what came of them; the exit status."""
-    judged, shown = goals(levels), tables(levels)
+    judged, shown = goals(levels, again_within(options)), tables(levels)
     print("\n" + "\n\n".join([*shown, goals_table(judged)]))
     print(f"Written to {written(shown, levels, judged, options)}")
     return 0 if all(goal.met for goal in judged) else 1
@@ -147,10 +150,22 @@ def written(
         "options": options,
         "levels": {name: level.raw() for name, level in levels.items()},
     }
-    settings = sorted({str(each["down_after_ms"]) for each in options.get("merged", [options])})
-    title = f"Faults behind Sentinels, down-after-milliseconds {', '.join(settings)}"
-    folder = report.write("faults", title, shown, bars(levels), judged, raw, report.machine())
-    return f"{folder.relative_to(report.ROOT)}/faults.json, .md and .svg"
+    first = options.get("merged", [options])[0]
+    of_cluster = first["topology"] == "cluster"
+    title = (
+        f"Faults of a Cluster, cluster-node-timeout {first['node_timeout_ms']}"
+        if of_cluster
+        else f"Faults behind Sentinels, down-after-milliseconds {first['down_after_ms']}"
+    )
+    name = "faults-cluster" if of_cluster else "faults"
+    folder = report.write(name, title, shown, bars(levels), judged, raw, report.machine())
+    return f"{folder.relative_to(report.ROOT)}/{name}.json, .md and .svg"
+
+
+def again_within(options: Mapping[str, Any]) -> float:
+    """In so many seconds requests are to be admitted again: a Cluster first waits for its own node timeout."""
+    first = options.get("merged", [options])[0]
+    return float(first["node_timeout_ms"]) / 1000 + 1 if first["topology"] == "cluster" else AGAIN_SECONDS
 
 
 def installation(level: str, given: argparse.Namespace) -> WatchedInstallation | ClusterInstallation:
@@ -175,8 +190,11 @@ def main() -> int:
     if given.merge:
         try:
             levels = merged(runs := [json.loads(file.read_text()) for file in given.merge])
+            kinds = {tuple(run["options"][name] for name in SAME) for run in runs}
         except (OSError, ValueError, KeyError, TypeError) as e:
             parser.error(f"--merge: this is no faults.json of this benchmark: {e!r}")
+        if len(kinds) > 1:
+            parser.error(f"--merge: these runs differ in {', '.join(SAME)}")
         return told(levels, {"merged": [run["options"] for run in runs]})
     names = given.levels.split(",")
     if given.faults < 1 or given.rate <= 0 or set(names) - LEVELS.keys():
