@@ -206,3 +206,19 @@ async def test_the_writer_tells_the_gateways_no_more_than_is_written(
     assert await announced() == {}
     await hold(redis, "-0123")
     assert await announced() == {}
+
+
+async def test_a_writer_that_finds_a_fence_raised_reads_the_streams_by_new_connections(
+    context: Context, entitled: Entitled, redis_url: str
+) -> None:
+    """Its old ones may lead to a server that was cut off, and still answers there."""
+    org = await entitled("starter")
+    async with Redis.from_url(redis_url) as own:
+        writer = Writer(context.db, Streams(own, len(SHARDS)), WriterSettings(), context.clock)
+        await writer.resume()
+        await spend(context, org)
+        before = await own.client_id()
+        async with context.db.connection() as connection:
+            await connection.execute("UPDATE usage_watermark SET fence = fence + 1")
+        assert not await writer.write()
+        assert await own.client_id() != before
