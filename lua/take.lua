@@ -167,21 +167,20 @@ local function load_decide(seen_start_s, start)
         if not sources then sources, entry = payment() end
         local from = sources(hash, now_s, cost, used, burnt, sold, allowance, over_max, grants)
         whole = allowance + burnt + from.granted
-        local short = from.short
+        local asks = false
         if asked_s and from.over > 0 then
-          --@constants LIMIT_BYTES ELSEWHERE
-          -- The home has units that are included: no overage is sold before them.
-          local _, _, _, _, included = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
-          if included > 0 then short = short + from.over end
+          --@constants LIMIT_BYTES ELSEWHERE OVERAGE_ASKS_SECONDS
+          local _, _, _, _, free = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+          asks = free > 0 and now_s < asked_s + OVERAGE_ASKS_SECONDS
         end
-        if short > 0 then
+        if from.short > 0 or asks then
           --@constants EXHAUSTED
           local left, detail = from.left + from.granted, 0
           if asked_s then
             --@constants LIMIT_BYTES ELSEWHERE MORE_ELSEWHERE ANSWER_SECONDS
-            local more, more_left, more_over, free, included = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
+            local more, more_left, more_over, free = unpack_struct(ELSEWHERE, limits, LIMIT_BYTES + 1)
             whole, left, over_max = whole + more, left + more_left, over_max + more_over
-            if short <= free or included > 0 or now_s >= asked_s + ANSWER_SECONDS then detail = MORE_ELSEWHERE end
+            if asks or from.short <= free or now_s >= asked_s + ANSWER_SECONDS then detail = MORE_ELSEWHERE end
           end
           if over_max >= 0 and cost > whole + over_max then detail = detail + 1 end
           return pack(REPLY_WITH_BALANCE, EXHAUSTED, (at + 3) / 5, now_us, start_s, end_s, detail, whole, left, sold)

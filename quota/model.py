@@ -141,8 +141,8 @@ class Elsewhere(NamedTuple):
     """Units by which its cap of overage is higher."""
     free: int = 0
     """Units that no region held, of any kind: the home could have given them."""
-    included: int = 0
-    """Those of them that are of the allowance and of grants: no overage is sold before them."""
+    unsold: int = 0
+    """Those of them that are no overage: they are used up before any overage is sold."""
 
 
 class Level(IntEnum):

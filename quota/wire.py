@@ -90,7 +90,7 @@ PERIODS: Final = Struct("<dddd")
 ELSEWHERE: Final = Struct("<ddddd")
 """Follows it in a region, where LIMIT is what the region holds: units by which the organization's limit is higher; what
 of these no region had charged when the lease was made; units by which its cap of overage is higher; units that its home
-could have given the region then; and those of them that are included, so that no overage is sold before them."""
+could have given the region then; those of them that are no overage."""
 
 REPLY: Final = Struct("<BBdddd")
 """Of `take`: verdict, number of the meter from 1 (or More, or Level), now us, period start s, period end s, detail."""
@@ -115,6 +115,9 @@ REPLY_WITH_RATE: Final = _joined(REPLY, RATE)
 
 MORE_ELSEWHERE: Final = 64
 """Is added to the detail of a refusal for want of units, where a region's home may have some."""
+OVERAGE_ASKS_SECONDS: Final = 15
+"""A region asks before it sells overage while its home has allowance or grants; with a lease that is older than that
+nobody seems to answer."""
 ANSWER_SECONDS: Final = 2
 """For so long a region believes what its home said of the units that are free: then it is asked again."""
 PERMIT_SECONDS: Final = 60  # `take` holds a permit for so long; who is under way for longer renews it
@@ -147,6 +150,7 @@ CONSTANTS: Final[dict[str, int | str]] = {
     "LIMIT_BYTES": LIMIT.size,
     "MORE_ELSEWHERE": MORE_ELSEWHERE,
     "ANSWER_SECONDS": ANSWER_SECONDS,
+    "OVERAGE_ASKS_SECONDS": OVERAGE_ASKS_SECONDS,
     "SHADOW": SHADOW,
     "STATUS_SERVED_FIRST": min(status for status in Status if status.served).value,
     "STATUS_SERVED_LAST": max(status for status in Status if status.served).value,

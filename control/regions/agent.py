@@ -183,7 +183,9 @@ class Agent:
                 return asking, None
             holding = after
         wanted = {account: n.wanted for account, n in needs.items() if n.wanted is not None}
-        return asking, region.report_of(holding, generation.epoch_of(asking.held_in), wanted, least)
+        first = region.before_overage(holding, refused)
+        epoch = generation.epoch_of(asking.held_in)
+        return asking, region.report_of(holding, epoch, wanted, least, first)
 
     async def _install(self, asking: _Asking, answer: Answer) -> tuple[str, bool | None]:
         """Whether the organization has a lease now; None: it must be asked for once more."""

@@ -135,13 +135,13 @@ def _give(
     # What a ledger without memory holds and wants is of another time.
     wanted = max(0, report.wanted.get(account, base) - base) if remembers else 0
     wanted = max(1, spare, wanted) if is_new else wanted
-    least = report.least.get(account, 0)
+    least, first = report.least.get(account, 0), report.first.get(account, 0) if remembers else 0
     left = base - max(report.drawn.get(s, 0) for s in slots)
     if free < least - left and any(name < region for name in waiting):
         given = 0  # too little to be of use here: it may complete what another has
     else:
-        given = _portion(wanted, least, free, 1 + len(waiting))
-    if wanted > given:
+        given = max(_portion(wanted, least, free, 1 + len(waiting)), min(first, max(0, free)))
+    if max(wanted, first) > given:
         holder.waits[account] = now
     else:
         holder.waits.pop(account, None)
@@ -149,7 +149,7 @@ def _give(
         holder.reserved[s] = max(holder.reserved.get(s, 0), base + given)
     ceiling = max(0, base + min(given, free))
     pressed = bool(waiting) or free < 0
-    return _Part(ceiling, ceiling < base, pressed, spare, max(0, free - given), wanted - given)
+    return _Part(ceiling, ceiling < base, pressed, spare, max(0, free - given), max(0, max(wanted, first) - given))
 
 
 def forget(book: Book, before: int) -> None:

@@ -54,6 +54,24 @@ def needs_of(
     return needs
 
 
+def before_overage(holding: Holding, refused: Mapping[str, int]) -> dict[Account, int]:
+    """Units that the accounts of refused meters lack which are used up before any overage is sold. What is free of
+    them is of use, however little."""
+    snapshot = holding.snapshot
+    if snapshot.policy is not OveragePolicy.METERED or snapshot.period is None:
+        return {}
+    held, drawn, start = held_of(snapshot), drawn_of(snapshot), snapshot.period.start
+    left = {a: max(0, units - drawn.get(slot(a, start), 0)) for a, units in held.items()}
+    lacks = dict[Account, int]()
+    for meter, cost in refused.items():
+        accounts = [Account(Source.ALLOWANCE, meter)]
+        accounts += [Account(Source.GRANT, g.id) for g in snapshot.grants if g.meter == meter]
+        lacking = cost - sum(left.get(account, 0) for account in accounts)
+        if lacking > 0:
+            lacks |= {account: lacking for account in accounts if account in held}
+    return lacks
+
+
 def least_of(holding: Holding, refused: Mapping[str, int]) -> dict[Account, int]:
     """Units of the account that pays last without which a request that was refused is refused again: what the meter's
     other accounts have left pays for the rest. `refused`: by meter, the cost of the request."""
@@ -71,17 +89,16 @@ def least_of(holding: Holding, refused: Mapping[str, int]) -> dict[Account, int]
 
 
 def last_of(snapshot: OrganizationSnapshot) -> dict[Account, str]:
-    """For each meter the account that pays last. It is the one that is short of what no other account has. While the
-    home has included units, they come before overage: then it is all accounts that may have them."""
-    last = dict[Account, str]()
+    """For each meter the account that pays last. It is the one that is short of what no other account has."""
+    last = {}
     for m in snapshot.meters:
-        grants = [Account(Source.GRANT, g.id) for g in snapshot.grants if g.meter == m.meter]
-        included = [Account(Source.ALLOWANCE, m.meter), *grants]
-        if snapshot.policy is not OveragePolicy.METERED:
-            included = included[-1:]
-        elif not snapshot.elsewhere.get(m.meter, Elsewhere()).included:
-            included = [Account(Source.OVERAGE, m.meter)]
-        last |= dict.fromkeys(included, m.meter)
+        grants = [g for g in snapshot.grants if g.meter == m.meter]
+        if snapshot.policy is OveragePolicy.METERED:
+            last[Account(Source.OVERAGE, m.meter)] = m.meter
+        elif grants:
+            last[Account(Source.GRANT, grants[-1].id)] = m.meter
+        else:
+            last[Account(Source.ALLOWANCE, m.meter)] = m.meter
     return last
 
 
@@ -91,7 +108,14 @@ def least_left(lease: Lease, paces: Mapping[Account, Pace]) -> int:
     return max(0, min((units for units in left if units > 0), default=0))
 
 
-def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least: Mapping[Account, int]) -> Report:
+def report_of(
+    holding: Holding,
+    epoch: int,
+    wanted: Mapping[Account, int],
+    least: Mapping[Account, int],
+    first: Mapping[Account, int],
+) -> Report:
+    """`first`: as `before_overage` has it."""
     snapshot = holding.snapshot
     now_s = snapshot.now_us / 1_000_000
     starts = [p.start for p in snapshot.periods]
@@ -105,6 +129,7 @@ def report_of(holding: Holding, epoch: int, wanted: Mapping[Account, int], least
         drawn=drawn_of(snapshot),
         wanted=wanted,
         least=least,
+        first=first,
     )
 
 
@@ -142,6 +167,5 @@ def _elsewhere(entitlement: Entitlement, m: MeterLimit, lease: Lease) -> Elsewhe
     overage_max = 0
     if m.overage_max is not None and overage in lease.ceilings:
         overage_max = max(0, m.overage_max - lease.ceilings[overage])
-    included = sum(lease.free.get(account, 0) for account in limits)
-    free = included + lease.free.get(overage, 0)
-    return Elsewhere(sum(more.values()), left, overage_max, free, included)
+    unsold = sum(lease.free.get(account, 0) for account in limits)
+    return Elsewhere(sum(more.values()), left, overage_max, unsold + lease.free.get(overage, 0), unsold)

@@ -67,6 +67,8 @@ class Report:
     """Ceilings that it would like. An account that is not here needs nothing."""
     least: Mapping[Account, int] = field(default_factory=dict)
     """Units that are of use at all: the cost of one request that was refused for want of units."""
+    first: Mapping[Account, int] = field(default_factory=dict)
+    """Units that are wanted now, before overage is sold instead; any part of them is of use."""
 
 
 @dataclass(frozen=True, slots=True)

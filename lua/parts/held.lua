@@ -17,12 +17,12 @@ local function keep_held(hash, write, installed)
       if over_max > 0 and held_over < 0 then held_over = 0 end
       if over_max > held_over and held_over >= 0 then over_max = held_over end
       local known = before and #before > LIMIT_BYTES and before or value
-      local _, more_left, more_over, free, included = struct.unpack(ELSEWHERE, known, LIMIT_BYTES + 1)
+      local _, more_left, more_over, free, unsold = struct.unpack(ELSEWHERE, known, LIMIT_BYTES + 1)
       held = math.min(allowance, held)
       -- Until the next lease it is not known what others have drawn of what is new.
       local more = allowance - held
       write[i + 1] = struct.pack(LIMIT, held, over_max)
-        .. struct.pack(ELSEWHERE, more, math.min(more, more_left), more_over, free, included)
+        .. struct.pack(ELSEWHERE, more, math.min(more, more_left), more_over, free, unsold)
     elseif string.sub(field, 1, 2) == 'g:' then
       for id, units in string.gmatch(redis.call('HGET', hash, field) or '', '(%S+) (%d+) %d+') do held_grants[id] = units end
       write[i + 1] = string.gsub(value, '(%S+) (%d+) (%d+)', function(id, units, expires)

@@ -27,7 +27,7 @@ from quota.model import (
     Unknown,
 )
 from quota.periods import Period
-from quota.wire import ANSWER_SECONDS
+from quota.wire import ANSWER_SECONDS, OVERAGE_ASKS_SECONDS
 from tests import charging
 
 CALLS = "api_calls"
@@ -177,8 +177,8 @@ async def test_no_overage_is_sold_while_the_home_has_units_that_are_included(
 ) -> None:
     await region.publish(policy=OveragePolicy.METERED, meters=(MeterLimit(CALLS, 1000, cap),))
     held = (MeterLimit(CALLS, 100, cap),)
-    elsewhere = {CALLS: Elsewhere(900, 900, 0, free=20, included=20)}
-    assert await region.lease(meters=held, elsewhere=elsewhere)
+    elsewhere = {CALLS: Elsewhere(900, 900, 0, free=20, unsold=20)}
+    assert await region.lease(meters=held, elsewhere=elsewhere, asked_s=region.now)
     for take in (region.take, region.take_with_more):
         refused = await take(101)
         assert isinstance(refused, Exhausted)
@@ -274,3 +274,20 @@ async def test_a_return_is_counted_above_what_the_home_has_heard(region: RegionB
     assert await region.lease()
     assert await region.ledger.lower(region.org, {}, GENERATION, above=7) == 8
     assert await region.lower({}) == 9
+
+
+async def test_overage_is_sold_once_the_home_has_nothing_else_or_has_not_answered_for_long(region: RegionBooks) -> None:
+    await region.publish(policy=OveragePolicy.METERED, meters=(MeterLimit(CALLS, 1000),))
+    meters = (MeterLimit(CALLS, 100, None),)
+    assert await region.lease(asked_s=region.now, meters=meters, elsewhere={CALLS: Elsewhere(900, 900, 0, 5, unsold=5)})
+    refused = await region.take(101)
+    assert isinstance(refused, Exhausted)
+    assert refused.more_elsewhere
+    assert isinstance(await region.take(100), Admitted)
+    assert await region.lease(elsewhere={CALLS: Elsewhere(900, 900)})
+    sold = await region.take(1)
+    assert isinstance(sold, Admitted)
+    assert sold.balances[0].overage == 1
+    long_ago = region.now - OVERAGE_ASKS_SECONDS
+    assert await region.lease(asked_s=long_ago, elsewhere={CALLS: Elsewhere(900, 900, 0, 5, unsold=5)})
+    assert isinstance(await region.take(1), Admitted)

@@ -315,3 +315,14 @@ async def test_a_home_that_is_away_leaves_nobody_waiting_for_an_announcement(
         message = await pubsub.get_message(timeout=PATIENCE_SECONDS)
     assert message is not None
     assert message["data"] == org.encode()
+
+
+async def test_no_overage_is_sold_in_a_region_while_its_home_has_allowance(
+    context: Context, regional: RegionService, entitled: Entitled
+) -> None:
+    org, gateway = await entitled("growth", meters={CALLS: 1000}), Gateway(context.ledger)
+    async with context.background.running():
+        sold = [await gateway.take(org, 300) for _ in range(4)]
+    assert regional.agent.totals.leased
+    admitted = [decision for decision in sold if isinstance(decision, Admitted)]
+    assert [decision.balances[0].overage for decision in admitted] == [0, 0, 0, 200]
