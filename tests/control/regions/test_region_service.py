@@ -151,9 +151,9 @@ async def test_a_published_organization_is_admitted_once_the_region_has_a_lease(
 async def test_a_region_alone_sells_everything_and_refuses_nothing_before(context: Context, org: str) -> None:
     gateway, admitted = Gateway(context.ledger), 0
     async with context.background.running():
-        while isinstance(await gateway.take(org, 21), Admitted):
-            admitted += 21
-    assert admitted == 987
+        while isinstance(await gateway.take(org, 42), Admitted):
+            admitted += 42
+    assert admitted == 966
     assert gateway.asked < gateway.taken / 2
 
 
