@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from control.journal import Author
 from control.settings.control_plane import Settings
 from devstack import valkey as valkey_wheel
 from quota import keys
-from quota.model import Admitted, Decision, OrganizationSnapshot
+from quota.ledger import LedgerUnavailable
+from quota.model import Admitted, Decision, Exhausted, OrganizationSnapshot, Unknown
 from tests import charging
 from tests.control.plane import MovedClock, admin_of, packaged_plans
 from tests.control.writers import until
@@ -40,21 +41,24 @@ class Plane:
     admin: AsyncClient
 
     async def take(self, org: str, units: int = 1, path: str | None = None, version: str = "") -> Decision:
+        """As a gateway does: where the region has no lease, or too little, its home is asked once."""
+        for _ in range(2):
+            decision = await self._take(org, units, path, version)
+            lacks = isinstance(decision, Unknown) and decision.lapsed
+            if not lacks and not (isinstance(decision, Exhausted) and decision.more_elsewhere):
+                return decision
+            assert self.context.regional is not None
+            with suppress(LedgerUnavailable):
+                await self.context.regional.ask(org, {CALLS: units})
+        return await self._take(org, units, path, version)
+
+    async def _take(self, org: str, units: int, path: str | None, version: str) -> Decision:
         return await charging.take(self.context.ledger, org, uuid4().hex, {CALLS: units}, path=path, version=version)
 
     async def charge(self, org: str, units: int) -> bytes:
-        """The home is asked where the region is short."""
         decision = await self.take(org, units)
-        if not isinstance(decision, Admitted):
-            await self.lease(org, units)
-            decision = await self.take(org, units)
         assert isinstance(decision, Admitted), decision
         return decision.receipt
-
-    async def lease(self, org: str, units: int = 0) -> None:
-        """It holds as many units, as if a request waited for them."""
-        assert self.context.regional is not None
-        await self.context.regional.ask(org, {CALLS: units} if units else {})
 
     async def held(self, org: str) -> OrganizationSnapshot | None:
         return await self.context.ledger.peek(org)
@@ -99,8 +103,6 @@ class Planes:
         answer = await self.us.admin.put(f"/v1/entitlements/{org}", json={"plan": plan, **content})
         assert answer.status_code == 200, answer.text
         await self.eu.context.publisher.install(org)
-        for plane in (self.us, self.eu):
-            await plane.lease(org)
         return org
 
     async def written(self, org: str, events: int) -> None:
