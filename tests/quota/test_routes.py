@@ -65,7 +65,7 @@ def line(path: object = "/", prices: object = None, exempt: object = False) -> l
     "document",
     [
         "nothing",
-        [2, [], [], []],
+        [3, [], [], []],
         [1, [], []],
         [1, "live", [], []],
         [1, [], [], [["a"]]],
