@@ -17,7 +17,7 @@ Parameter = tuple[str, str, str]
 SOME_ID = "01a20563-d0f0-7b6c-a4e5-e5e1fe8a5fdc"
 FREE = ("actor", "environment", "person", "q", "user")
 """Filters by what may exist without being known here: whose key, whose session, which words."""
-SUPPOSED = ("org", "route", "host", "scope", "role")
+SUPPOSED = ("org", "route", "host", "scope", "role", "upgrade")
 TOLD_BY_GATEWAYS = {("/v1/decisions", name) for name in ("org", "route", "verdict")}
 TOLD_BY_GATEWAYS |= {("/v1/explanations", name) for name in SUPPOSED}
 """Of requests, refused or supposed: also of organizations that nobody knows, on routes and for reasons that gateways
