@@ -16,7 +16,7 @@ from control.journal import Author
 from control.moments import moment, with_texts
 from control.reconcile import reconciler
 from control.settings.control_plane import Settings
-from control.sql.reconcile import Difference, KeyDifference, RegionDifference
+from control.sql.reconcile import Difference, KeyDifference
 from control.usage.archive import KEY_USAGE_SECONDS
 
 DAY_SECONDS = 86_400
@@ -51,7 +51,7 @@ def recompute(dsn: str, org: str | None) -> tuple[int, list[dict[str, Any]]]:
             counters += await sql.reconcile.count_key_counters(connection, org=org)
             # An hour that is dropped while this runs is no difference.
             since = moment(system_clock() - KEY_USAGE_SECONDS + DAY_SECONDS)
-            differing: list[Difference | RegionDifference | KeyDifference] = [
+            differing: list[Difference | KeyDifference] = [
                 *await sql.reconcile.differing_counters(connection, org=org),
                 *await sql.reconcile.differing_region_counters(connection, org=org),
                 *await sql.reconcile.differing_key_counters(connection, org=org, since=since),

@@ -35,17 +35,8 @@ async def differing_counters(connection: Connection, *, org: str | None) -> list
 
 
 @dataclass(frozen=True, slots=True)
-class RegionDifference:
+class RegionDifference(Difference):
     region: int
-    org: str
-    period_start: datetime
-    meter: str
-    used: int
-    burnt: int
-    overage: int
-    events_used: int
-    events_burnt: int
-    events_overage: int
 
 
 @sql

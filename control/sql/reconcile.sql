@@ -50,9 +50,9 @@ WITH summed AS (
     SELECT c.region::integer AS region, c.org, c.period_start, c.meter, c.used, c.overage, c.burnt
     FROM region_usage c WHERE :org::text IS NULL OR c.org = :org
 )
-SELECT region, org, period_start, meter,
+SELECT org, period_start, meter,
     coalesce(c.used, 0) AS used, coalesce(c.burnt, 0) AS burnt, coalesce(c.overage, 0) AS overage,
-    coalesce(s.used, 0) AS events_used, coalesce(s.burnt, 0) AS events_burnt, coalesce(s.overage, 0) AS events_overage
+    coalesce(s.used, 0) AS events_used, coalesce(s.burnt, 0) AS events_burnt, coalesce(s.overage, 0) AS events_overage, region
 FROM counted c FULL JOIN summed s USING (region, org, period_start, meter)
 WHERE (coalesce(c.used, 0), coalesce(c.burnt, 0), coalesce(c.overage, 0))
     <> (coalesce(s.used, 0), coalesce(s.burnt, 0), coalesce(s.overage, 0))

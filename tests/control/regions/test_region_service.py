@@ -179,19 +179,24 @@ async def test_a_lease_is_renewed_while_the_organization_is_used_and_ends_after_
     assert await number_of(context, org) == renewed
 
 
+async def sold_by(other: Region, org: str, service: RegionService, moment: Time) -> int:
+    """Units that another region sells, while both look each second."""
+    sold = 0
+    for _ in range(40):
+        while isinstance(await other.take(org, 10), Admitted):
+            sold += 10
+        moment.now += 1
+        await service.turn()
+        await other.look(org)
+    return sold
+
+
 async def test_what_a_region_holds_and_does_not_use_is_sold_by_another_that_is_short(
     context: Context, service: RegionService, moment: Time, us: Region, org: str
 ) -> None:
     await service.ask(org, {CALLS: 300})
     await us.look(org)
-    sold = 0
-    for _ in range(40):
-        while isinstance(await us.take(org, 10), Admitted):
-            sold += 10
-        moment.now += 1
-        await service.turn()
-        await us.look(org)
-    assert sold == 1000
+    assert await sold_by(us, org, service, moment) == 1000
     assert isinstance(await take(context, org, "a"), Exhausted)
 
 
@@ -205,14 +210,7 @@ async def test_units_of_a_region_that_nobody_uses_any_more_come_back_when_anothe
     holding = await context.ledger.holding(org)
     assert holding is not None
     assert holding.snapshot.meters[0].allowance > 0
-    sold = 0
-    for _ in range(40):
-        while isinstance(await us.take(org, 10), Admitted):
-            sold += 10
-        moment.now += 1
-        await service.turn()
-        await us.look(org)
-    assert sold == 1000
+    assert await sold_by(us, org, service, moment) == 1000
 
 
 async def test_a_redis_that_lost_its_memory_has_no_lease_until_the_home_gives_one_of_the_new_epoch(
