@@ -74,8 +74,7 @@ def undo(page: Page) -> None:
 
 
 def call(stack: Up, token: str) -> int:
-    headers = {"authorization": f"Bearer {token}"}
-    return httpx.get(f"{stack.ready['gateway']}/get", headers=headers, timeout=60).status_code
+    return stack.call(token).status_code
 
 
 def calls(stack: Up, org: str, times: int) -> list[int]:
@@ -180,8 +179,7 @@ class Subscriber:
 
     def quota(self) -> str:
         """As a gateway tells it."""
-        headers = {"authorization": f"Bearer {self.token}"}
-        answer = httpx.get(f"{self.stack.ready['gateway']}/get", headers=headers, timeout=60)
+        answer = self.stack.call(self.token)
         return f"{answer.status_code} {answer.headers.get('ratelimit-policy', '')}"
 
     def invoices(self) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.e2e.running import Command, Up
@@ -25,8 +24,7 @@ def org(stack: Up, quotagate: Command) -> str:
 
 
 def status(stack: Up, key: str) -> int:
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.get(f"{stack.ready['gateway']}/get", headers=headers, timeout=60).status_code
+    return stack.call(key).status_code
 
 
 def test_a_customer_has_a_key_that_works_until_it_is_revoked(stack: Up, keys: Command, org: str) -> None:

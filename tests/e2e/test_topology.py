@@ -1,6 +1,6 @@
 """`quotagate up --topology`: several servers, and both planes on them."""
 
-import time
+from collections import Counter
 
 import httpx
 import redis
@@ -8,7 +8,7 @@ import redis
 from devstack.sentinels import NAME
 from devstack.topology import CLUSTER_SERVERS
 from devstack.valkey_cluster import ClusterNode
-from tests.e2e.running import SETTLE_SECONDS, Command, Eventually, StartUp, Up
+from tests.e2e.running import Command, Eventually, StartUp, Up, client_of
 
 
 def test_a_stack_behind_sentinels_is_found_good_and_goes_on_after_a_failover(
@@ -52,7 +52,7 @@ def test_a_stack_on_a_cluster_gives_its_limit_and_no_more_over_a_failover_and_an
 
 
 def test_a_stack_of_three_regions_gives_a_limit_whole_and_no_more_wherever_it_is_asked(
-    up: StartUp, quotagate: Command
+    up: StartUp, quotagate: Command, eventually: Eventually
 ) -> None:
     stack = up("regions", "--topology", "regions")
     assert stack.ready["topology"] == "regions"
@@ -62,10 +62,17 @@ def test_a_stack_of_three_regions_gives_a_limit_whole_and_no_more_wherever_it_is
     assert quotagate("doctor", "--data-dir", str(stack.data_dir)).returncode == 0
     token = stack.token(stack.organization_with_100_calls())
     gateways = [place["gateway"] for place in regions.values()]
-    admitted = [_admitted(stack, token, 25, gateway) for gateway in gateways]
-    assert admitted == [25, 25, 25]
-    admitted += [_admitted(stack, token, 25, gateway) for gateway in gateways]
-    assert sum(admitted) == 100
+    admitted = Counter[str]()
+
+    def sold() -> bool:
+        """What one region holds comes to the others when its lease ends, should the home not answer them in time."""
+        for gateway in gateways:
+            admitted[gateway] += _admitted(stack, token, 20, gateway)
+        return admitted.total() >= 100
+
+    assert eventually(sold)
+    assert all(admitted.values())
+    assert admitted.total() + sum(_admitted(stack, token, 20, gateway) for gateway in gateways) == 100
     assert stack.stop() == 0
     again = up("regions", "--topology", "regions")
     assert [_admitted(again, token, 1, place["gateway"]) for place in again.ready["regions"].values()] == [0, 0, 0]
@@ -73,16 +80,9 @@ def test_a_stack_of_three_regions_gives_a_limit_whole_and_no_more_wherever_it_is
 
 
 def _admitted(stack: Up, token: str, calls: int, gateway: str | None = None) -> int:
-    """Of so many calls that are decided. `gateway`: another than the stack's first."""
-    admitted, until = 0, time.monotonic() + SETTLE_SECONDS
-    headers, gateway = {"Authorization": f"Bearer {token}"}, gateway or stack.ready["gateway"]
-    with httpx.Client(base_url=gateway, headers=headers, timeout=SETTLE_SECONDS) as client:
-        while calls and time.monotonic() < until:
-            status = client.get("/anything").status_code
-            admitted += status == httpx.codes.OK
-            calls -= status != httpx.codes.SERVICE_UNAVAILABLE
-    assert not calls, "the gateway does not decide"
-    return admitted
+    """Of so many calls. `gateway`: another than the stack's first."""
+    with client_of(gateway or stack.ready["gateway"], token) as client:
+        return sum(client.get("/anything").status_code == httpx.codes.OK for _ in range(calls))
 
 
 def _port(address: str) -> int:
