@@ -24,6 +24,9 @@ from tests.control.running import answers, command
 from tests.directory import CLIENT, written
 
 WAIT_MS = 60_000
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""Of the system, the first that there is. One without a window of its own takes half of the time."""
+NEEDED = "needs Chromium: apt-get install chromium-headless-shell, or playwright install chromium"
 SESSION_COOKIE = "__Host-quotagate"
 ROLES = {"quotagate-admins": "admin", "quotagate-viewers": "viewer"}
 
@@ -109,14 +112,14 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         running = chromium(playwright)
         if running is None:
-            pytest.skip("needs Chromium: apt-get install chromium, or playwright install chromium")
+            pytest.skip(NEEDED)
         yield running
         running.close()
 
 
 def chromium(playwright: Playwright) -> Browser | None:
     """The system's, or Playwright's own; None where there is neither."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     path = found or playwright.chromium.executable_path
     if not Path(path).exists():
         return None

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
-from tests.browser.running import chromium
+from tests.browser.running import NEEDED, chromium
 
 WIDE: Final = (1280, 800)
 NARROW: Final = (390, 844)
@@ -113,7 +113,7 @@ def main(folder: Path, data_dir: Path | None = None) -> None:
     with stack() if data_dir is None else nullcontext(ready_of(data_dir)) as ready, sync_playwright() as playwright:
         browser = chromium(playwright)
         if browser is None:
-            sys.exit("needs Chromium: apt-get install chromium, or playwright install chromium")
+            sys.exit(NEEDED)
         page = browser.new_page()
         page.goto(console_link(ready))
         page.get_by_role("button", name="Sign in").click()

@@ -56,7 +56,7 @@ def history(console: Console, postgres_dsn: str) -> None:
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_of_analytics_is_usable_by_everybody(console: Console, page: Page, history: None, path: str) -> None:
     signed_in(page, console)
-    check_page(page, f"{console.url}/console/analytics{path}", dark_too=path == "")
+    check_page(page, f"{console.url}/console/analytics{path}")
 
 
 def test_a_figure_opens_to_its_subscriptions_with_and_without_scripts(

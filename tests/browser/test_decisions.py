@@ -83,7 +83,7 @@ def test_each_page_is_usable_by_everybody(console: Console, page: Page, told: li
         "/suppose?org=acme&charge=%3Cb%3E",
         "/unknown-0",
     ):
-        check_page(page, f"{console.url}/console/decisions{path}", dark_too=path in ("", "/order-7"))
+        check_page(page, f"{console.url}/console/decisions{path}")
 
 
 def test_a_refused_client_s_id_leads_to_the_reason_with_the_keyboard_alone(

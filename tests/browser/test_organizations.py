@@ -62,7 +62,7 @@ def test_each_tab_of_an_organization_is_usable_by_everybody(
     console: Console, page: Page, organizations: None, tab: str
 ) -> None:
     signed_in(page, console)
-    check_page(page, f"{console.url}/console/organizations/acme{tab}", dark_too=tab in ("", "/usage"))
+    check_page(page, f"{console.url}/console/organizations/acme{tab}")
 
 
 def test_the_list_is_usable_by_everybody_also_where_nothing_matches(
@@ -70,7 +70,7 @@ def test_the_list_is_usable_by_everybody_also_where_nothing_matches(
 ) -> None:
     signed_in(page, console)
     check_page(page, f"{console.url}/console/organizations")
-    check_page(page, f"{console.url}/console/organizations?q=nobody", dark_too=False)
+    check_page(page, f"{console.url}/console/organizations?q=nobody")
     expect(page.get_by_role("main")).to_contain_text("No organization matches")
 
 
@@ -152,13 +152,13 @@ def test_all_that_match_are_given_a_grant_without_scripts_and_usage_is_admitted(
 
 def test_pages_of_actions_for_many_are_usable_by_everybody(console: Console, page: Page, organizations: None) -> None:
     signed_in(page, console)
-    check_page(page, f"{console.url}/console/bulk-actions", dark_too=False)
+    check_page(page, f"{console.url}/console/bulk-actions")
     address = f"{console.url}/console/bulk-actions/new/suspend?in_plan=growth&show=effect"
-    check_page(page, address, dark_too=False)
+    check_page(page, address)
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Suspend:").click()
     expect(page.get_by_role("main")).to_contain_text("Waits for approval")
-    check_page(page, page.url, dark_too=False)
+    check_page(page, page.url)
 
 
 def test_who_may_do_nothing_is_offered_nothing(console: Console, page: Page, organizations: None) -> None:
