@@ -38,12 +38,12 @@ class RecoveryMessage:
         """The last line of this worker's report."""
         return f"{END} {self.text} {worker}" if self.over else f"{END} {self.text}"
 
-    def ended(self, lines: Iterable[str]) -> tuple[int, frozenset[str]]:
-        """Of whom these are all the lines: of how many workers that do not say their names, and of which others."""
+    def ended(self, items: Iterable[str]) -> tuple[int, frozenset[str]]:
+        """Of whom these items are all: of how many workers that do not say their names, and of which others."""
         last, unnamed, workers = f"{END} {self.text}", 0, set[str]()
-        for line in lines:
-            if line == last:
+        for item in items:
+            if item == last:
                 unnamed += 1
-            elif line.startswith(f"{last} "):
-                workers.add(line.removeprefix(f"{last} "))
+            elif item.startswith(f"{last} "):
+                workers.add(item.removeprefix(f"{last} "))
         return unnamed, frozenset(workers)

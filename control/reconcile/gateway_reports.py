@@ -1,6 +1,7 @@
 """What gateways remember of the takes that Redis answered, as they report it: asked by a recovery, or by themselves.
 
-gateway/ledger/receipts.py writes the lines: a receipt each; `void` and a request; `kept` and what was forgotten; `end`.
+gateway/ledger/receipts.py writes the items. In each: `since` and a time of Redis; then a line each, receipts, `void` and a
+request, `kept` and what was forgotten, or `end`. They may be read apart from each other, and long after they were written.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ GATHER_SECONDS = 2.0
 QUIET_SECONDS = 0.5  # receipts that still come are waited for
 POLL_SECONDS = 0.02
 POPPED_AT_ONCE = 1_000
+_TIME = re.compile(r"[0-9]{1,15}")
 _REMEMBERED = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) ([0-9]{1,15})")
 
 
@@ -33,8 +35,8 @@ class GatewayReports:
     """By their receipts."""
     void: frozenset[str]
     """Requests that were not forwarded, since no reply came to their takes."""
-    oldest_seconds: float
-    """How long ago the first of the takes was answered."""
+    since_ms: int | None
+    """By Redis' clock: none of the takes was answered before; None: there are none."""
     lost_takes: int = 0
     """That are remembered no more, and may not be written."""
     lost_units: int = 0
@@ -45,34 +47,47 @@ class GatewayReports:
     """Workers that did, and have said their names."""
 
     @classmethod
-    def parse(cls, lines: Iterable[str]) -> "GatewayReports":
-        takes, void, oldest_seconds = dict[str, UsageEvent](), set[str](), 0.0
+    def parse(cls, items: Iterable[str]) -> "GatewayReports":
+        takes, void, times = dict[str, UsageEvent](), set[str](), list[int]()
         lost_takes = lost_units = 0
-        for text in lines:
-            word, _, content = text.partition(" ")
-            if word == "void":
-                void.add(content)
-            elif word == "kept" and (remembered := _REMEMBERED.fullmatch(content)):
-                ms, lost, units = map(int, remembered.groups())
-                oldest_seconds = max(oldest_seconds, ms / 1000)
-                lost_takes, lost_units = lost_takes + lost, lost_units + units
-            elif word != END:
-                try:
-                    event = parse(text)
-                except EventMalformed as e:
-                    log.error("a gateway told what is no receipt", receipt=text[:200], reason=str(e))
-                    continue
-                if event.kind is Kind.TAKE:
+        for item in items:
+            since_ms, of_item = None, list[UsageEvent]()
+            for text in item.split("\n"):
+                word, _, content = text.partition(" ")
+                if word == "void":
+                    void.add(content)
+                elif word == "since" and _TIME.fullmatch(content):
+                    since_ms = int(content)
+                elif word == "kept" and (remembered := _REMEMBERED.fullmatch(content)):
+                    _, lost, units = map(int, remembered.groups())
+                    lost_takes, lost_units = lost_takes + lost, lost_units + units
+                elif word != END and (event := _take(text)):
                     takes[text] = event
-        return cls(takes, frozenset(void), oldest_seconds, lost_takes, lost_units)
+                    of_item.append(event)
+            # A gateway that has not heard Redis' time, or is of a release before 0.5, does not say it.
+            times += (
+                [min(event.period_start for event in of_item) * 1000 if since_ms is None else since_ms]
+                if of_item
+                else ()
+            )
+        return cls(takes, frozenset(void), min(times, default=None), lost_takes, lost_units)
 
 
-def lines_of(items: Sequence[bytes] | None) -> list[str]:
-    return [line for item in items or () for line in item.decode("ascii", "replace").split("\n")]
+def _take(receipt: str) -> UsageEvent | None:
+    try:
+        event = parse(receipt)
+    except EventMalformed as e:
+        log.error("a gateway told what is no receipt", receipt=receipt[:200], reason=str(e))
+        return None
+    return event if event.kind is Kind.TAKE else None
+
+
+def texts_of(items: Sequence[bytes] | None) -> list[str]:
+    return [item.decode("ascii", "replace") for item in items or ()]
 
 
 async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: RecoveryMessage) -> GatewayReports:
-    """Asks all gateways that listen, by this message. `before`: lines that some of them reported by themselves.
+    """Asks all gateways that listen, by this message. `before`: items that some of them reported by themselves.
 
     Raises LedgerUnavailable."""
     loop = asyncio.get_running_loop()
@@ -80,12 +95,12 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: Recov
         listening = await nodes.publish(keys.RECOVER, message.text)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
-    deadline, lines, ended, told = loop.time() + GATHER_SECONDS, [*before], 0, frozenset[str]()
+    deadline, items, ended, told = loop.time() + GATHER_SECONDS, [*before], 0, frozenset[str]()
     while True:
         popped = await _pop(redis)
-        lines += popped
+        items += popped
         if popped:
-            unnamed, told = message.ended(lines)
+            unnamed, told = message.ended(items)
             ended = unnamed + len(told)
             deadline = max(deadline, loop.time() + QUIET_SECONDS)
         elif ended >= listening or loop.time() >= deadline:
@@ -94,12 +109,12 @@ async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: Recov
             await asyncio.sleep(POLL_SECONDS)
     if ended < listening:
         log.warning("a gateway did not tell what it was answered", listening=listening, told=ended)
-    return replace(GatewayReports.parse(lines), silent=max(0, listening - ended), told=told)
+    return replace(GatewayReports.parse(items), silent=max(0, listening - ended), told=told)
 
 
 async def _pop(redis: Any) -> list[str]:
-    """The lines that gateways gave the server in front, for a recovery that asked for them."""
+    """The items that gateways gave the server in front, for a recovery that asked for them."""
     try:
-        return lines_of(await redis.lpop(keys.RECEIPTS, POPPED_AT_ONCE))
+        return texts_of(await redis.lpop(keys.RECEIPTS, POPPED_AT_ONCE))
     except RedisError as e:
         raise LedgerUnavailable(f"receipts: {e}") from e

@@ -41,7 +41,9 @@ class MissingEvents:
         for text, event in reports.takes.items():
             if (shard := keys.shard_of(event.org, self._ledger.shards)) in generations:
                 by_shard[shard][text] = event
-        since_ms = max(0, await self._streams.now_ms() - int(1000 * (RECENT_SECONDS + reports.oldest_seconds)))
+        if reports.since_ms is None:
+            return 0
+        since_ms = max(0, reports.since_ms - 1000 * RECENT_SECONDS)
 
         async def put_back(shard: int, events: Mapping[str, UsageEvent]) -> int:
             missing = await self._not_written(await self._not_in_stream(shard, events, since_ms), since_ms)

@@ -30,7 +30,7 @@ from control.ledger.nodes import Node, forget_idle, nodes_of
 from control.ledger.streams import StreamId, Streams
 from control.moments import moment
 from control.reconcile.epochs import Epochs, Front, Newest
-from control.reconcile.gateway_reports import POPPED_AT_ONCE, GatewayReports, gather, lines_of
+from control.reconcile.gateway_reports import POPPED_AT_ONCE, GatewayReports, gather, texts_of
 from control.reconcile.handover import Handover
 from control.reconcile.missing_events import MissingEvents
 from control.reconcile.rejoining import Rejoining
@@ -47,8 +47,7 @@ log = structlog.get_logger()
 POLL_SECONDS = 0.25
 AWAY_SECONDS = 0.1  # between two looks while a server is away: gateways wait for this after a failover
 TURN_SECONDS = 0.1
-LATE_MAX = 100_000  # lines that wait here for Postgres; the others wait in Redis, where gateways put them
-LATE_LINES_EACH = 500  # of an item, about: gateway/ledger/receipts.py
+LATE_MAX = 200  # items that wait here for Postgres; the others wait in Redis, where gateways put them
 ANSWER_SECONDS = 60
 DOUBTED = "-"
 """The answer to a gateway that asks while nobody can tell: it waits."""
@@ -87,7 +86,7 @@ class Recovery:
         *,
         leased: bool = False,
     ) -> None:
-        """`ledger_clock` is set by each look at Redis. `late_max`: where so many lines wait for Postgres, no more are
+        """`ledger_clock` is set by each look at Redis. `late_max`: where so many items wait for Postgres, no more are
         taken from Redis' list, which keeps them in their order: none is lost, and this process does not grow. `leased`:
         Redis is that of one of several regions."""
         self._db = db
@@ -145,7 +144,7 @@ class Recovery:
         # The server is asked with its lines: after a failover, a kept connection leads elsewhere than a new one.
         self._well = False
         fronts, items = await self.epochs.fronts_and_receipts(self._room())
-        self._late += lines_of(items)
+        self._late += texts_of(items)
         if not await self.epochs.are_vouched(fronts):
             await self._forget_connections()
             await self.recover()
@@ -176,9 +175,9 @@ class Recovery:
 
     def _room(self) -> int:
         """Items that may be taken from Redis' list."""
-        room = max(0, self._late_max - len(self._late)) // LATE_LINES_EACH
+        room = max(0, self._late_max - len(self._late))
         if room == 0 and not self._late_waits:
-            log.error("what gateways tell late waits in redis until postgres is back", lines=len(self._late))
+            log.error("what gateways tell late waits in redis until postgres is back", items=len(self._late))
         self._late_waits = room == 0
         return min(room, POPPED_AT_ONCE)
 

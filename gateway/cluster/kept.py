@@ -6,6 +6,7 @@ own clock; what is remembered here goes by the greatest of these delays, counted
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from gateway.ledger.receipts import Receipts
@@ -87,6 +88,7 @@ class ClusterReceiptsKeeper(WriterWatch):
                 on_delay(None)
                 return
             redis_ms = time_of(time)
+            self.receipts.heard(monotonic(), redis_ms)
             written_ms = written_of(dict(zip(shards, held[::2], strict=True)), link.server.epochs)
             delays = [redis_ms - each for each in written_ms]
             # Before the writer's time: that server's clock went back since.

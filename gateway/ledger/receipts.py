@@ -53,6 +53,8 @@ class Receipts:
         self._given_back: deque[tuple[float, bytes]] = deque()
         self._not_found: deque[bytes] = deque(maxlen=NOT_FOUND_MAX)
         self._marks: deque[tuple[float, int]] = deque()
+        self._heard: tuple[float, int] | None = None
+        """When Redis told its time last, and that."""
         self._anew = False
         self._confirmed_at = float("-inf")
         """What was answered before is written."""
@@ -74,6 +76,10 @@ class Receipts:
         self._not_found.append(request_id)
 
     # What is written
+
+    def heard(self, now: float, redis_ms: int) -> None:
+        """At `now` came Redis' time; of several servers, that of one."""
+        self._heard = now, redis_ms
 
     def mark(self, now: float, redis_ms: int, written_ms: int | None) -> None:
         """At `now` came Redis' time, and how far the writer is, where it says so."""
@@ -149,23 +155,25 @@ class Receipts:
     # Reported
 
     def report(self) -> Iterator[bytes]:
-        """In portions, with LF between: receipts, `void <request id>` of what was not found, and last `kept <ms>
-        <takes> <units>`: for how long, and what is kept no more and may not be written.
+        """In portions, with LF between: first `since <ms>`, by Redis' clock, before which none of its takes was
+        answered; receipts, `void <request id>` of what was not found, and in the last one `kept <ms> <takes> <units>`:
+        for how long, and what is kept no more and may not be written. Each portion is understood without the others,
+        whenever it is read.
 
         All of it is what was known when the first portion was asked for. Each takes some milliseconds, and may be
         empty; in between, receipts may be added, packed and dropped."""
         void = {request_id for _, request_id in self._given_back}
         portion = [b"void %b" % request_id for request_id in self._not_found]
         oldest = self._packed[0].since if self._packed else self._batches[0][0] if self._batches else monotonic()
+        since = [] if self._heard is None else [b"since %d" % (self._heard[1] - (self._heard[0] - oldest) * 1000)]
         lost, all_known = self.lost, self._all([packed.data for packed in self._packed], list(self._batches))
         for looked_at, receipt in enumerate(all_known, 1):
             if receipt is not None and receipt.split(b" ", 2)[1] not in void:
                 portion.append(receipt)
             if looked_at % REPORTED_AT_ONCE == 0:
-                yield b"\n".join(portion)
+                yield b"\n".join(since + portion if portion else ())
                 portion = []
-        portion.append(b"kept %d %d %d" % ((monotonic() - oldest) * 1000, *lost))
-        yield b"\n".join(portion)
+        yield b"\n".join((*since, *portion, b"kept %d %d %d" % ((monotonic() - oldest) * 1000, *lost)))
 
     def _all(self, packed: list[bytes], batches: list[tuple[float, list[Any]]]) -> Iterator[bytes | None]:
         """None: a reply that is no receipt."""

@@ -191,8 +191,10 @@ class ReceiptsKeeper(WriterWatch):
         self._server.look_again(dict(enumerate(generations)))
         if not self._server.vouched:
             return
+        now, redis_ms = monotonic(), time_of(time)
+        self.receipts.heard(now, redis_ms)
         written_ms = written_of(dict(enumerate(written)), self._server.epochs)
-        self.on_written(monotonic(), time_of(time), min(written_ms) if len(written_ms) == self._shards else None)
+        self.on_written(now, redis_ms, min(written_ms) if len(written_ms) == self._shards else None)
 
     # Reported
 

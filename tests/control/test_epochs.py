@@ -12,7 +12,7 @@ from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
 from control.journal import Author
 from control.ledger.clocks import LedgerClock
-from control.reconcile.recovery import LATE_LINES_EACH, Recovery
+from control.reconcile.recovery import Recovery
 from devstack import postgres
 from quota import generation, keys
 from quota.events import Charge, Kind, UsageEvent
@@ -54,13 +54,13 @@ async def test_what_gateways_tell_while_postgres_is_away_waits_within_a_bound_an
     start = standing.period.start
     ids = sorted(uuid4().hex for _ in range(60))
     takes = [format_event(UsageEvent(Kind.TAKE, each, org, start, (Charge("api_calls", 1, 0),))) for each in ids]
-    most = 3 * LATE_LINES_EACH
+    most = 3
     recovery = Recovery(
         context.db, context.ledger, context.streams, context.scan, context.clock, ledger_clock, late_max=most
     )
     await recovery.round()
     for take in takes:  # each of them many times, as gateways do that connect again and again
-        await redis.rpush(keys.RECEIPTS, "\n".join([take] * LATE_LINES_EACH))
+        await redis.rpush(keys.RECEIPTS, "\n".join([take] * 500))
 
     def away(*_: object) -> None:
         raise StoreUnavailable("away")

@@ -117,6 +117,27 @@ async def test_what_a_writer_read_before_a_recovery_and_would_write_after_it_is_
         assert (await written(context, org), await counted(context, org)) == (request_ids[org], 1)
 
 
+@pytest.mark.parametrize("says_since", [True, False])
+async def test_a_part_of_a_report_that_is_read_late_and_without_the_others_puts_back_nothing_that_is_written(
+    context: Context, entitled: Entitled, redis: Redis, monkeypatch: pytest.MonkeyPatch, says_since: bool
+) -> None:
+    """Its events left the stream since, as `writer.keep_seconds` says: the rows alone have them."""
+    monkeypatch.setattr("control.reconcile.missing_events.RECENT_SECONDS", 0)
+    org = await entitled("starter")
+    stream, ids = keys.events_key(keys.shard_of(org, len(SHARDS))), sorted(await spend(context, org, 3))
+    entries = [
+        (id_, fields[b"e"]) for id_, fields in as_entries(await redis.xrange(stream)) if org.encode() in fields[b"e"]
+    ]
+    assert await written(context, org) == ids
+    await redis.xtrim(stream, 0, approximate=False)
+    await asyncio.sleep(1.1)  # moments are compared in whole seconds
+    since = [b"since " + entries[0][0].split(b"-")[0]] if says_since else []
+    await redis.rpush(keys.RECEIPTS, b"\n".join([*since, *(take for _, take in entries)]))
+    await context.recovery.round()
+    assert (await redis.llen(keys.RECEIPTS), await redis.xlen(stream)) == (0, 0)
+    assert await written(context, org) == ids
+
+
 async def test_a_writer_whose_watermarks_are_gone_makes_them_anew_before_it_writes(
     context: Context, entitled: Entitled
 ) -> None:

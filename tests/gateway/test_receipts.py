@@ -160,6 +160,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
         kept.add(0.0 if n < 15_000 else 100.0, [a_take(n), refused])
     while kept.tidy(100.0):
         pass
+    kept.heard(100.0, 1_793_491_300_000)
     portions = kept.report()
     lines = next(portions).splitlines()
     kept.add(500.0, [a_take(30_000)])
@@ -168,6 +169,7 @@ def test_what_is_told_is_told_in_pieces_and_is_all_of_it_whatever_becomes_of_it_
         pass
     for portion in portions:
         assert len(portion.splitlines()) <= REPORTED_AT_ONCE + 1
+        assert portion.startswith(b"since 1793491200000\n"), "each is understood without the others"
         lines += portion.splitlines()
     ids = [line.split(b" ")[1] for line in lines if line.startswith(b"t ")]
     assert len(ids) == 20_000
