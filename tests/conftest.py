@@ -26,14 +26,6 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
-ONCE = {
-    "processes": ("gateway/test_processes.py", "gateway/test_listener_processes.py"),
-    "proxies": ("gateway/test_forward_auth_", "gateway/test_front_prox"),
-}
-"""Marks by the beginnings of files, of tests that CI runs either compiled or plain: what such a process serves with is
-tested without one in both ways, and of a proxy its configuration is tested."""
-
-
 LONGEST = (
     "observability/",
     "production/",
@@ -53,18 +45,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        path = _path_of(item)
-        for mark, beginnings in ONCE.items():
-            if path.startswith(beginnings):
-                item.add_marker(mark)
-        if path.startswith("gateway/") and "run" in getattr(item, "fixturenames", ()):
-            item.add_marker("processes")
-    items.sort(key=lambda item: not _path_of(item).startswith(LONGEST))
-
-
-def _path_of(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).as_posix()
+    items.sort(key=lambda item: not item.path.relative_to(TESTS).as_posix().startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,9 @@ STRINGS: Final = (
     "%_\\%",
 )
 
+PARAMETERS: Final = (*(text for text in STRINGS if "window" not in text), STRINGS[0], " ".join(STRINGS))
+"""Each statement, and all texts in one: what a parameter of an address is tried with."""
+
 
 def ids() -> list[str]:
     return [f"hostile-{number}" for number in range(len(STRINGS))]
