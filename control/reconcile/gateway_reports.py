@@ -1,7 +1,7 @@
 """What gateways remember of the takes that Redis answered, as they report it: asked by a recovery, or by themselves.
 
-gateway/ledger/receipts.py writes the items. In each: `since` and a time of Redis; then a line each, receipts, `void` and a
-request, `kept` and what was forgotten, or `end`. They may be read apart from each other, and long after they were written.
+gateway/ledger/receipts.py writes the items. In each: `since` and a time of Redis; then a line each, receipts, `void`
+and a request, `kept` and what was forgotten, or `end`. They may be read apart, and long after they were written.
 """
 
 import asyncio
