@@ -23,8 +23,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from bench import report, scaling
 from bench.configs import SIZES
 from bench.harness import LUA_FILES, TOOLS, answer, check_sent, exchange, load, require
@@ -33,6 +31,7 @@ from bench.rounds import Case, Rounds, ratio, rows
 from bench.scaling import Scaling
 from bench.site import Proxy, Site
 from bench.traffic import ORG, ORGS, REPEATED, SHAPES, SPENT_ORG, SPENT_ORGS, Traffic, varied
+from common import redis_connections
 from quota import keys
 from quota.ledger import Ledger
 
@@ -119,14 +118,17 @@ def facts(request: bytes) -> list[str]:
     return [*line.split(" ")[:2], fields.get("content-length", ""), fields["traceparent"]]
 
 
-async def check_charged(redis_url: str, charged: int) -> None:
+async def check_charged(
+    redis_url: str, charged: int, orgs: Sequence[str] = (ORG, *ORGS, SPENT_ORG, *SPENT_ORGS)
+) -> None:
     """Ends the benchmark unless each admitted request is a unit of its organization and an event. The events are a few
-    more: what a client has not waited for, when a run of wrk ended, is given back by another event."""
-    async with Redis.from_url(redis_url) as redis:
+    more: what a client has not waited for, when a run of wrk ended, is given back by another event. `orgs`: all that
+    have made requests."""
+    async with redis_connections.client(redis_url) as redis:
         ledger = Ledger(redis)
         events = sum([await redis.xlen(keys.events_key(shard)) for shard in range(ledger.shards)])
         used = {}
-        for org in (ORG, *ORGS, SPENT_ORG, *SPENT_ORGS):
+        for org in orgs:
             balance = await ledger.peek(org)
             used[org] = sum(usage.used for usage in balance.usage) if balance is not None else 0
     if not charged <= sum(used.values()) <= events or not all(used.values()):

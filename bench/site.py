@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
-from redis.asyncio import Redis
 
 from bench.configs import ANSWERING, BALANCER, BODY, FRONT, GATEWAY, LUA, LUA_MODULES, NGINX, PLAIN, SIZES, TLS
 from bench.harness import PROXY_CORE, REST_CORE, children, exit_on_sigterm, listens
 from bench.traffic import ISSUER, ORG, ORGS, SECRET, SPENT_ORG, SPENT_ORGS, api_key, key_id
-from devstack import valkey
+from common import redis_connections
+from devstack import valkey, valkey_cluster
 from devstack.child import Child, spawn, stopping
 from devstack.ports import free_port
 from devstack.sample_process import answers
@@ -53,7 +53,7 @@ class Proxy:
 
 
 async def publish(redis_url: str) -> None:
-    async with Redis.from_url(redis_url) as redis:
+    async with redis_connections.client(redis_url) as redis:
         ledger = Ledger(redis)
         await ledger.check_layout()
         await redis.script_load(script("take").source)
@@ -99,6 +99,13 @@ class Site:
         self.redis_url = self._stack.enter_context(valkey.running(self.directory / "valkey"))
         asyncio.run(publish(self.redis_url))
         return self.redis_url
+
+    def cluster(self) -> str:
+        """The URL of a Cluster that knows the same, of three primaries with a replica each."""
+        nodes = valkey_cluster.running(self.directory / "cluster", settings=valkey.NOTHING_WRITTEN, durable=False)
+        url = valkey_cluster.url(self._stack.enter_context(nodes))
+        asyncio.run(publish(url))
+        return url
 
     def redis_pid(self) -> int:
         with redis.Redis.from_url(self.redis_url) as client:
@@ -173,11 +180,15 @@ class Site:
         env: Mapping[str, str] | None = None,
         auth: Mapping[str, Any] = AUTH,
         listen: Mapping[str, Any] | None = None,
+        redis_url: str = "",
     ) -> Proxy:
-        """`auth` and `listen`: the blocks of those names of its settings."""
+        """`auth` and `listen`: the blocks of those names of its settings. `redis_url`: of another Redis than `redis`
+        has started."""
         listen = listen or {}
         port, config = free_port(), self.directory / f"{name}.yaml"
-        text = GATEWAY.format(redis=self.redis_url, auth=json.dumps(auth), upstream=upstream, log=self._log(name))
+        text = GATEWAY.format(
+            redis=redis_url or self.redis_url, auth=json.dumps(auth), upstream=upstream, log=self._log(name)
+        )
         config.write_text(f"{text}listen: {json.dumps({'port': port, **listen})}\nforwarded: {{trusted: [unix]}}\n")
         argv = [self._python, "-m", "quotagate", "gateway", "--config", str(config)]
         argv += ["--workers", str(workers)]

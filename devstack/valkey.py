@@ -5,11 +5,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from devstack.child import Child, Pause, spawn, stopping
 from devstack.ports import LOOPBACK, free_port
 
 START_TIMEOUT_SECONDS = 60.0  # a long append-only file is read before the first answer
+NOTHING_WRITTEN: Final = {"save": "86400 1000000000", "shutdown-on-sigterm": "nosave"}
+"""Settings of one that is not durable: it is set up to take snapshots, without which no plane would start, and takes
+none."""
 
 
 def url(port: int) -> str:
@@ -59,10 +63,9 @@ def wait_ready(child: Child, port: int, pause: Pause = time.sleep) -> None:
 
 @contextmanager
 def running(directory: Path) -> Iterator[str]:
-    """A Valkey for tests: nothing is written to disk, although it is set up to take snapshots, without which no plane
-    would start. Yields its URL."""
-    port, settings = free_port(), {"save": "86400 1000000000", "shutdown-on-sigterm": "nosave"}
-    child = start(directory, port, log=directory / "valkey.log", durable=False, settings=settings)
+    """A Valkey for tests: nothing is written to disk. Yields its URL."""
+    port = free_port()
+    child = start(directory, port, log=directory / "valkey.log", durable=False, settings=NOTHING_WRITTEN)
     with stopping(child):
         wait_ready(child, port)
         yield url(port)

@@ -109,14 +109,20 @@ def is_formed(nodes: Sequence[ClusterNode], replicas: int) -> bool:
 
 @contextmanager
 def running(
-    directory: Path, primaries: int = 3, replicas: int = 3, settings: Mapping[str, str] | None = None
+    directory: Path,
+    primaries: int = 3,
+    replicas: int = 3,
+    settings: Mapping[str, str] | None = None,
+    *,
+    durable: bool = True,
 ) -> Iterator[list[ClusterNode]]:
-    """A Cluster for tests: the primaries first, then the replicas. A test may stop each and start it again."""
+    """A Cluster for tests: the primaries first, then the replicas. A test may stop each and start it again. Not
+    `durable`: `settings` say what is written to disk."""
     names = [f"node-{number}" for number in range(primaries + replicas)]
     nodes = [ClusterNode(directory / name, free_port(), free_port()) for name in names]
     with ExitStack() as stack:
         for node in nodes:
-            node.start(settings)
+            node.start(settings, durable=durable)
             stack.callback(end, node)
         for node in nodes:
             node.wait_ready()

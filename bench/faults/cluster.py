@@ -48,10 +48,9 @@ class ClusterServers:
 
     def primary(self) -> int:
         """Of those that answer, by the newest configuration that one of them knows."""
-        with ThreadPoolExecutor(len(self._nodes)) as asking:  # one that hangs holds up no other
-            owners = [owner for owner in asking.map(self._owner, range(len(self._nodes))) if owner is not None]
-        if owners:
-            self._primary = max(owners)[1]
+        owner = self._owner_of(self._slot)
+        if owner is not None:
+            self._primary = owner
         return self._primary
 
     def watched(self) -> bool:
@@ -78,31 +77,41 @@ class ClusterServers:
                     return
 
     def migrate(self, number: int) -> None:
-        """The slot goes to another primary, by Valkey's own migration. Raises TimeoutError."""
+        """The slot goes to another primary. Raises TimeoutError."""
         with self._nodes[number].redis as source:
             about = source.execute_command("CLUSTER NODES")
-            others = (each["node_id"] for each in about.values() if "myself" not in each["flags"] and _is_primary(each))
-            target = next(others)
-            source.execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", self._slot, self._slot, "NODE", target)
+        others = (at for at, each in about.items() if "myself" not in each["flags"] and _is_primary(each))
+        self.move(number, self._number(next(others)), self._slot, self._slot)
+
+    def move(self, source: int, target: int, first: int, last: int) -> None:
+        """These slots go from one primary to another, by Valkey's own migration. Raises TimeoutError."""
+        with self._nodes[source].redis as server, self._nodes[target].redis as other:
+            node = other.execute_command("CLUSTER MYID")
+            server.execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", node)
         deadline = time.monotonic() + MIGRATED_SECONDS
-        while self.primary() == number:
+        while self._owner_of(first) != target:
             if time.monotonic() > deadline:
-                raise TimeoutError("the slot does not move")
+                raise TimeoutError("the slots do not move")
             time.sleep(0.02)
 
-    def _owner(self, number: int) -> tuple[int, int] | None:
-        """The epoch of the owner's configuration, and its number."""
+    def _owner_of(self, slot: int) -> int | None:
+        """As `primary`."""
+        with ThreadPoolExecutor(len(self._nodes)) as asking:  # one that hangs holds up no other
+            views = asking.map(lambda number: self._owner(number, slot), range(len(self._nodes)))
+            return max((view for view in views if view is not None), default=(0, None))[1]
+
+    def _owner(self, number: int, slot: int) -> tuple[int, int] | None:
+        """By one of them: the epoch of the configuration of the slot's owner, and its number."""
         with suppress(redis.RedisError, OSError, StopIteration):
             port, once = self._nodes[number].port, Retry(NoBackoff(), 0)
             with redis.Redis(LOOPBACK, port, socket_timeout=VIEW_SECONDS, retry=once) as client:
                 about: Mapping[str, Any] = client.execute_command("CLUSTER NODES")
-            address, owner = next(each for each in about.items() if _is_primary(each[1]) and self._in(each[1]["slots"]))
-            ports = [node.port for node in self._nodes]
-            return int(owner["epoch"]), ports.index(int(address.rpartition(":")[2]))
+            address, owner = next(each for each in about.items() if _is_primary(each[1]) and _has(each[1], slot))
+            return int(owner["epoch"]), self._number(address)
         return None
 
-    def _in(self, slots: list[list[str]]) -> bool:
-        return any(int(each[0]) <= self._slot <= int(each[-1]) for each in slots)
+    def _number(self, address: str) -> int:
+        return [node.port for node in self._nodes].index(int(address.rpartition(":")[2]))
 
     def _starts(self, node: ClusterNode) -> Callable[[], Child]:
         def start() -> Child:
@@ -130,6 +139,10 @@ class ClusterInstallation(Installation):
             self._stack.callback(part.end)
         self.servers.form()
         return self.servers.url
+
+
+def _has(about: Mapping[str, Any], slot: int) -> bool:
+    return any(int(each[0]) <= slot <= int(each[-1]) for each in about["slots"])
 
 
 def _is_primary(about: Mapping[str, Any]) -> bool:
