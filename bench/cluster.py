@@ -6,8 +6,8 @@ The Cluster has three primaries with a replica each. Both gateways have one work
 organizations, which lie in all shards and so at all primaries. They take turns in every round (bench/rounds.py); the
 ratio of their CPU is taken within a round. The gateway under load has a core of its own where there are two; wrk,
 upstream and all Valkeys share the other, on which nothing is written to disk. Seven Valkeys leave less of that core to
-the load than one does, so requests a second are not compared. Beside the CPU stands how many takes went in one script
-call, by the gateways' own metrics: a call has the takes of one shard on a Cluster, and all takes of a turn otherwise.
+the load than one does, so requests a second are not compared. Beside the CPU stands how many requests
+were taken in one script call: a call has the takes of one shard on a Cluster, and all takes of a turn otherwise.
 
 With `--migrate` slots move under load, too (bench/faults/moving.py); `--rounds 0` leaves out the rest. It exits with 1
 where a goal is missed.
@@ -23,17 +23,17 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+import redis
+
 from bench import report
 from bench.faults import moving
 from bench.faults.moving import Moved
 from bench.harness import TOOLS, load, require
 from bench.peers import check_charged
 from bench.report import Bars, Goal, goals_table, table
-from bench.rounds import Case, Rounds, ratio, rows
-from bench.scrape import Scrape, scrape
-from bench.site import Proxy, Site
+from bench.rounds import Case, Rounds, Sample, ratio, rows
+from bench.site import Site
 from bench.traffic import ORGS, varied
-from devstack.ports import LOOPBACK
 
 SERVER, CLUSTER = "one server", "Cluster"
 VARIED = "varied"
@@ -42,37 +42,34 @@ WARM_SECONDS = 2
 TITLE = "A gateway on a Redis Cluster beside one on a single server"
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """Of takes to Redis, in one run of load."""
-
-    takes: float
-    script_calls: float
-
-    @property
-    def takes_a_call(self) -> float:
-        return self.takes / self.script_calls
-
-
 @dataclass
 class CountedRounds(Rounds):
     """It also counts the script calls of each run."""
 
-    calls: dict[str, list[Calls]] = field(default_factory=dict)
+    urls: Mapping[str, str] = field(default_factory=dict)
+    """Of the Redis of each gateway."""
+    script_calls: dict[str, list[int]] = field(default_factory=dict)
 
-    def measure(self, case: Case, name: str) -> Any:
-        before = scraped(self.proxies[name])
+    def measure(self, case: Case, name: str) -> Sample:
+        before = script_calls(self.urls[name])
         sample = super().measure(case, name)
-        self.calls.setdefault(name, []).append(calls_of(scraped(self.proxies[name]).since(before)))
+        self.script_calls.setdefault(name, []).append(script_calls(self.urls[name]) - before)
         return sample
 
+    def requests_a_call(self, name: str) -> float:
+        """The median of the rounds."""
+        counts = zip(self.samples[VARIED][name], self.script_calls[name], strict=True)
+        return median(sample.requests / calls for sample, calls in counts)
 
-def scraped(proxy: Proxy) -> Scrape:
-    return scrape(f"http://{LOOPBACK}:{proxy.port}/-/metrics")
 
-
-def calls_of(counted: Scrape) -> Calls:
-    return Calls(counted.total("quotagate_take_seconds_count"), counted.total("quotagate_link_batches_total"))
+def script_calls(url: str) -> int:
+    """So many have all servers had that the URL names."""
+    calls = 0
+    for address in url.partition("://")[2].split(","):
+        with redis.Redis.from_url(f"redis://{address}") as client:
+            stats: Any = client.info("commandstats")
+            calls += stats.get("cmdstat_evalsha", {"calls": 0})["calls"]
+    return calls
 
 
 def measured(given: argparse.Namespace) -> tuple[CountedRounds, str]:
@@ -85,7 +82,7 @@ def measured(given: argparse.Namespace) -> tuple[CountedRounds, str]:
             name: site.gateway(upstream.port, f"gateway-{number}", redis_url=url)
             for number, (name, url) in enumerate(urls.items())
         }
-        of = CountedRounds(proxies, {VARIED: file})
+        of = CountedRounds(proxies, {VARIED: file}, urls=urls)
         for proxy in proxies.values():
             load(proxy.port, file, WARM_SECONDS, given.connections)
         of.run([case], given.rounds)
@@ -101,8 +98,8 @@ def goals(cpu_of_server: Sequence[float], cpu_of_cluster: Sequence[float]) -> li
 
 
 def bars(of: CountedRounds) -> list[Bars]:
-    takes_a_call = {name: median(each.takes_a_call for each in calls) for name, calls in of.calls.items()}
-    return [of.bars(VARIED, "cpu_us", "CPU of a request, us"), Bars("takes in a script call", takes_a_call)]
+    together = {name: of.requests_a_call(name) for name in (SERVER, CLUSTER)}
+    return [of.bars(VARIED, "cpu_us", "CPU of a request, us"), Bars("requests in a script call", together)]
 
 
 def parsed() -> argparse.Namespace:
@@ -130,11 +127,11 @@ def shown(
     tables, charted, judged, raw = list[str](), list[Bars](), list[Goal](), dict[str, Any]()
     if of is not None:
         charted = bars(of)
-        head = [f"medians of {len(of.calls[CLUSTER])}", SERVER, CLUSTER]
+        head = [f"medians of {len(of.script_calls[CLUSTER])}", SERVER, CLUSTER]
         tables += [table(head, rows(charted, (SERVER, CLUSTER))), f"The gateways run {runs}."]
         judged += goals(*(of.figures(VARIED, name, "cpu_us") for name in (SERVER, CLUSTER)))
         raw["samples"] = {name: list(map(asdict, samples)) for name, samples in of.samples[VARIED].items()}
-        raw["calls"] = {name: list(map(asdict, calls)) for name, calls in of.calls.items()}
+        raw["script_calls"] = of.script_calls
     if moved is not None:
         tables += moving.tables(moved)
         charted.append(moving.bars(moved))

@@ -93,7 +93,7 @@ LUA = """
     }} }}
 """
 GATEWAY = """
-redis: {{url: "{redis}", timeout_ms: 2000}}  # a machine that stalls ends no run
+redis: {{url: "{redis}", timeout_ms: 2000, budget_ms: 2000}}  # a machine that stalls ends no run
 access_log: {{path: "{log}"}}
 standby: false  # what is measured is the one child
 auth: {auth}
