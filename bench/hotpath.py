@@ -1,6 +1,6 @@
 """The gateway's own work for one admitted request, without sockets: Python and parsers, microseconds.
 
-    python -m bench.hotpath [--varied] [--keys] [--profile] [--requests N]
+    python -m bench.hotpath [--varied] [--keys] [--cluster] [--profile] [--requests N]
 
 The benchmark hands the gateway the clients' bytes, plays back a batch's reply and the upstream's answers, and takes the
 answers for the clients. It leaves out what the kernel and the event loop add: two reads, two writes, and a share of the
@@ -9,7 +9,9 @@ batched Redis call.
 By default each client repeats one head, which the gateway recognizes. With `--varied` the requests are the varied
 traffic of bench.peers, the same bytes in the same order (bench/traffic.py). To make a request takes 13,000
 instructions, which are counted, too. With `--keys` they carry API keys in place of tokens. Before anything is measured,
-each principal is met once: it is looked at in Redis then, and that is not counted.
+each principal is met once: it is looked at in Redis then, and that is not counted. With `--cluster` Redis is three
+primaries, which have the shards in turn, so that a turn's takes are several script calls and three writes (varied
+requests alone lie in several shards).
 
 The machine's noise is larger than most changes, but instructions are exact. Count them in two runs of different length,
 so that the start cancels out:
@@ -41,8 +43,11 @@ import hiredis
 import uvloop
 
 from bench.traffic import ISSUER, ORGS, SECRET, api_key, key_id, token, varied
+from common.redis_cluster.topology import Address
 from compiled import finder
 from gateway.client.client_connection import ClientConnection
+from gateway.cluster.node_way import NodeWay
+from gateway.ledger.link import Link
 from gateway.process.worker import Worker
 from gateway.redis.connection import Connection
 from gateway.settings.root import GatewaySettings
@@ -53,6 +58,7 @@ from quota.periods import monthly_periods
 from quota.wire import BALANCE, HEAD, REPLY, Verdict
 
 ROUNDS, REQUESTS = 7, 20_000
+PRIMARIES = 3
 BATCH = 16  # requests in one loop turn, as at 64 connections
 TIMEOUT_SECONDS = 3600  # of Redis; nothing here waits for it
 REPEATED_ORG = "acme"
@@ -112,11 +118,13 @@ class Redis(Transport):
                 yield b"*%d\r\n" % takes + bulk(self._take_reply) * takes
 
 
-def settings(telemetry: Mapping[str, Any] | None = None, *, logs: bool = True) -> GatewaySettings:
+def settings(
+    telemetry: Mapping[str, Any] | None = None, *, logs: bool = True, cluster: bool = False
+) -> GatewaySettings:
     """`logs`: whether there is an access log."""
     return GatewaySettings.model_validate(
         {
-            "redis": {"url": "redis://127.0.0.1:1/0"},
+            "redis": {"url": "redis+cluster://127.0.0.1:1" if cluster else "redis://127.0.0.1:1/0"},
             "auth": {"algorithms": ["HS256"], "secret": SECRET, "issuer": ISSUER},
             "upstreams": {"api": {"url": "http://127.0.0.1:1"}},
             "access_log": {"path": "/dev/null", "enabled": logs},
@@ -158,21 +166,42 @@ class Playback:
             + BALANCE.pack(10**9, 10**9 - 1, 0)
             + b"t 00000000000000000000 acme 1793491200 api_calls:1"
         )
-        redis, asked = Connection(worker.loop, worker.link, TIMEOUT_SECONDS), Redis(reply)
-        redis.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
-        worker.link.connection = worker.link._taking = redis
-        self.sent, self._redis = sent, redis
+        self._links = self._servers()
+        redis = {link: Redis(reply) for link in self._links}
+        for link, asked in redis.items():
+            connection = link.connection = link._taking = Connection(worker.loop, link, TIMEOUT_SECONDS)
+            connection.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
+        self.sent = sent
         self._clients, self._upstreams = self._peers()
-        self._replies = b"*%d\r\n" % BATCH + bulk(reply) * BATCH
+        self._replies = [b"*%d\r\n" % takes + bulk(reply) * takes for takes in range(BATCH + 1)]
         for _ in range(-(-principals // BATCH)):
             for client in self._clients:
                 client.data_received(next(sent))
-            while answered := asked.replies():
-                redis.data_received(answered)
-                worker.link._flush()
+            while answers := [(link.connection, answer) for link in self._links if (answer := redis[link].replies())]:
+                for answering, answer in answers:
+                    assert answering is not None  # noqa: S101 - each link has one
+                    answering.data_received(answer)
+                for link in self._links:
+                    link._flush()
             for upstream in self._upstreams:
                 upstream.data_received(ANSWER)
-        redis._transport = Transport()  # type: ignore[assignment]  # nothing is asked any more but takes
+        for link in self._links:
+            link.connection._transport = Transport()  # type: ignore[union-attr, assignment]  # takes alone are asked
+
+    def _servers(self) -> list[Link]:
+        """A link to each server of Redis."""
+        links = self.worker.link
+        if isinstance(links, Link):
+            return [links]
+        made = []
+        for port in range(1, PRIMARIES + 1):
+            way = NodeWay([], links.call)
+            link = links._make(Address("127.0.0.1", port), way, links)
+            links.node_ways[link] = way
+            made.append(link)
+        for shard in range(len(links._ways)):
+            links._ways[shard] = made[shard % PRIMARIES]
+        return made
 
     def _peers(self) -> tuple[list[ClientConnection], list[UpstreamConnection]]:
         clients, upstreams = [], []
@@ -194,8 +223,13 @@ class Playback:
         sent = self.sent
         for client in self._clients:
             client.data_received(next(sent))
-        self.worker.link._flush()
-        self._redis.data_received(self._replies)
+        for link in self._links:
+            link._flush()
+        for link in self._links:
+            connection = link.connection
+            assert connection is not None  # noqa: S101 - each link has one
+            takes = [len(callback.takes) for callback, _ in connection._pending]  # type: ignore[attr-defined]  # SentTakes
+            connection.data_received(b"".join([self._replies[count] for count in takes]))
         for upstream in self._upstreams:
             upstream.data_received(ANSWER)
 
@@ -245,6 +279,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--varied", action="store_true", help="the traffic of bench.peers' headline")
     parser.add_argument("--keys", action="store_true", help="API keys in place of tokens")
+    parser.add_argument("--cluster", action="store_true", help="three primaries, which share the shards")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="in each round")
     parser.add_argument("--record", type=float, help="the share of requests that become spans")
@@ -254,5 +289,5 @@ if __name__ == "__main__":
     sent = varied(ORGS, keys=options.keys).requests() if options.varied else repeated(credential)
     principals = len(ORGS) if options.varied else 1
     telemetry = {"endpoint": options.collector, "ratio": options.record or 0.0, "follow_clients": False}
-    gateway_settings = settings(telemetry)
+    gateway_settings = settings(telemetry, cluster=options.cluster)
     uvloop.run(measure(options.profile, options.requests, sent, principals, gateway_settings))
