@@ -26,6 +26,7 @@ BENCHES = {
     "tiles": "how late live tiles are, with 200 viewers",
     "console": "time and size of each page, with 100,000 organizations and 10,000,000 events",
     "gateways": "four gateways behind one balancer beside one: CPU of a request (needs nginx, wrk)",
+    "cluster": "a gateway on a Redis Cluster beside one on a single server: CPU of a request (needs nginx, wrk)",
     "events": "bytes of usage events in tables, indexes and archives, and how long what reads them takes",
     "restarts": "what clients notice of rolling restarts, by reload and by replacing gateways",
     "upgrade": "what clients notice of a new release, and of going back (needs git, make, an index of packages)",

@@ -4,7 +4,8 @@ Each primary in turn hands half of its slots to the next one, by Valkey's own mi
 gateways and two control planes run on it, as they are by default, and clients keep books as in a soak. A take of a
 shard that moves waits until the control plane vouches for the shard at its new place, at most `redis.timeout_ms`, and
 is answered 503 then (docs/operations.md, "A Cluster"). So no call fails while each move stays within that budget; one
-that fails has met a move that took longer.
+that fails has met a move that took longer, or a server that owed a reply for longer than `redis.budget_ms`, as where
+the machine has no time left: how often gateways said so stands beside it.
 """
 
 import asyncio
@@ -29,9 +30,13 @@ from gateway.settings.redis import Redis
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 
+SHARES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "longest": 1.0}
+"""Of latencies."""
 BUDGET_MS: Final = int(Redis.model_fields["timeout_ms"].default)
 STEP_SECONDS: Final = 3.0
 """From the begin of a move to that of the next one, at least."""
+SLOW: Final = "redis is slow"
+"""In a gateway's log: Redis owes a reply for longer than `redis.budget_ms`."""
 CALM_SECONDS: Final = 3.0  # before the first move, and after the last one
 
 
@@ -64,6 +69,8 @@ class Moved:
     """One for each move."""
     failed: int
     """Calls, from before the first move until each has its answer."""
+    slow: int
+    """How often a gateway said that Redis was slow."""
     shards: int
     """That have moved, summed over all moves."""
     statuses: Mapping[str, int]
@@ -83,19 +90,16 @@ class Moved:
 
     def raw(self) -> dict[str, Any]:
         times = {name: self.milliseconds(share) for name, share in SHARES.items()}
-        steps = [asdict(step) for step in self.steps]
         return {
-            "steps": steps,
+            "steps": [asdict(step) for step in self.steps],
             "failed": self.failed,
+            "slow": self.slow,
             "shards": self.shards,
             "statuses": dict(self.statuses),
             "latency_ms": times,
             "found": asdict(self.found),
             "idle": self.idle,
         }
-
-
-SHARES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "longest": 1.0}
 
 
 def planned(times: int) -> list[Move]:
@@ -124,8 +128,8 @@ async def run(at: ClusterInstallation, moves: Sequence[Move], rate: float) -> Mo
     await traffic.stop()
     found = findings(traffic.books, await counted(at, traffic.books))
     statuses = {str(status): count for status, count in traffic.books.statuses.most_common()}
-    shards = sum(move.shards for move in moves)
-    return Moved(steps, traffic.books.failed, shards, statuses, sorted(traffic.books.latencies), found, idle)
+    slow, shards = sum(part.logged(SLOW) for part in at.gateways), sum(move.shards for move in moves)
+    return Moved(steps, traffic.books.failed, slow, shards, statuses, sorted(traffic.books.latencies), found, idle)
 
 
 def measured(times: int, rate: float) -> Moved:
@@ -148,9 +152,10 @@ def tables(moved: Moved) -> list[str]:
     head = ["moves of half a primary's slots", "shards moved", "longest move", "calls", "failed"]
     said = ", ".join(f"{status}: {count:,}" for status, count in moved.statuses.items())
     idle = "" if moved.idle is None else f" {moved.idle:.0%} of the machine's time was idle."
+    slow = f"Gateways said {moved.slow} times that Redis was slow."
     return [
         table([*head, *(f"{name}, ms" for name in SHARES)], [[*row, *waits]]),
-        f"Answers by status: {said}. A take of a shard that moves waits at most {BUDGET_MS} ms.{idle}",
+        f"Answers by status: {said}. A take of a shard that moves waits at most {BUDGET_MS} ms. {slow}{idle}",
     ]
 
 
