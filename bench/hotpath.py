@@ -48,6 +48,7 @@ from compiled import finder
 from gateway.client.client_connection import ClientConnection
 from gateway.cluster.node_way import NodeWay
 from gateway.ledger.link import Link
+from gateway.ledger.takes import SentTurn
 from gateway.process.worker import Worker
 from gateway.redis.connection import Connection
 from gateway.settings.root import GatewaySettings
@@ -228,8 +229,9 @@ class Playback:
         for link in self._links:
             connection = link.connection
             assert connection is not None  # noqa: S101 - each link has one
-            takes = [len(callback.takes) for callback, _ in connection._pending]  # type: ignore[attr-defined]  # SentTakes
-            connection.data_received(b"".join([self._replies[count] for count in takes]))
+            for sent, _ in list(connection._pending)[:1]:
+                calls = sent._calls if isinstance(sent, SentTurn) else [sent.takes]  # type: ignore[attr-defined]  # SentTakes
+                connection.data_received(b"".join([self._replies[len(takes)] for takes in calls]))
         for upstream in self._upstreams:
             upstream.data_received(ANSWER)
 

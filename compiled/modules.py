@@ -10,6 +10,7 @@ _CONTENTS: Final = {
     "common.otlp": "spans wire",
     "gateway.client": "awaited body_parser client_connection dates flow head_reader request_fields"
     " request_reader sockets states upgrades",
+    "gateway.cluster": "links node_place",
     "gateway.decision": "authentication charge corrections decisions exhausted idempotency looks naming"
     " refusals replies",
     "gateway.exchange": "absent body exchange forwarding heads refusals",

@@ -1,13 +1,14 @@
 """A link in its place among those of a Cluster: a script call has the takes of one shard, and what the server does not
 hold any more waits for the one that does."""
 
-from collections import defaultdict
+from time import monotonic
 from typing import Final, Protocol
 
-from gateway.ledger.place import MakeCallback
-from gateway.ledger.takes import Take, parts_of
-from gateway.redis.connection import Callback, Connection
+from gateway.ledger.takes import SentTurn, Take, TakeSender, parts_of, script_call
+from gateway.redis.connection import Connection
+from quota.calls.encoded import TAKES_MAX
 
+_ZEROS: Final = 11 * ord("0")
 REDIRECTED: Final = ("MOVED ", "ASK ", "TRYAGAIN ")
 
 
@@ -25,15 +26,20 @@ class NodePlace:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def send(self, connection: Connection, batch: list[Take], callback: MakeCallback, *, keyed: bool) -> None:
-        by_shard: defaultdict[int, list[Take]] = defaultdict(list)
+    def send(self, sender: TakeSender, connection: Connection, batch: list[Take]) -> None:
+        by_shard: dict[int, list[Take]] = {}
         for take in batch:
-            by_shard[shard_in(take[0])].append(take)
-        sent: list[tuple[bytes, Callback]] = []
-        for takes in by_shard.values():
-            for part, encoded in parts_of(takes, keyed=keyed):
-                sent.append((encoded.by_digest(), callback(part, encoded)))
-        connection.send_together(sent)
+            shard = shard_in(take[0])
+            if shard in by_shard:
+                by_shard[shard].append(take)
+            else:
+                by_shard[shard] = [take]
+        calls = list(by_shard.values())
+        if len(batch) > TAKES_MAX:
+            calls = [part for takes in calls for part in parts_of(takes)]
+        if calls:
+            turn = SentTurn(sender, connection, calls, monotonic())
+            connection.send_each(b"".join([script_call(takes) for takes in calls]), len(calls), turn)
 
     def redirects(self, error: str) -> bool:
         if not error.startswith(REDIRECTED):
@@ -54,4 +60,4 @@ class NodePlace:
 def shard_in(words: bytes) -> int:
     """Of the first key among RESP words that begin with `qg:{qNN}`."""
     at = words.index(b"{q") + 2
-    return int(words[at : at + 2])
+    return 10 * words[at] + words[at + 1] - _ZEROS

@@ -9,7 +9,7 @@ follows.
 
 import asyncio
 from contextlib import suppress
-from functools import partial
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -20,7 +20,7 @@ from gateway.ledger.durability import InMemory, MakeDurability
 from gateway.ledger.place import Place
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.receipts_keeper import Keeper, ReceiptsKeeper
-from gateway.ledger.takes import ParkedTakes, SentTakes, Take, TakeWaiter, parts_of, run_script
+from gateway.ledger.takes import ParkedTakes, SentTakes, SentTurn, Take, TakeWaiter, encoded, parts_of, run_script
 from gateway.observe.tally import BUCKETS, histogram
 from gateway.redis.connection import Callback, Connection, Lost, ReplyTimes
 from gateway.redis.dialer import Dialer
@@ -202,10 +202,11 @@ class Link:
                 self.turn_away(take, self.pauses.reason)
             return
         if self._place is not None:
-            self._place.send(connection, batch, partial(SentTakes, self, connection), keyed=keyed)
-        else:
-            for part, encoded in parts_of(batch, keyed=keyed):
-                connection.send(encoded.by_digest(), SentTakes(self, connection, part, encoded))
+            self._place.send(self, connection, batch)
+        elif batch:
+            now = monotonic()
+            for part in parts_of(batch):
+                connection.send(encoded(part, keyed=keyed).by_digest(), SentTakes(self, connection, part, now))
         if batch:
             self.durability.confirm(connection)
 
@@ -216,7 +217,7 @@ class Link:
         us = int((now - sent.sent_at) * 1e6)
         self.take_latency[us.bit_length()] += len(replies)
         self.take_latency[BUCKETS] += us * len(replies)
-        self.batches += 1
+        self.batches += sent.calls
         self.answered_at = now
         self.answered_sent_at = sent.sent_at
         self.receipts.add(now, replies)
@@ -246,7 +247,7 @@ class Link:
             sent(Lost(self.pauses.reason, applied=False))
             return
         sent.with_text, sent.connection = True, self.connection
-        self.connection.send(sent.encoded.by_text(), sent)
+        self.connection.send(encoded(sent.takes).by_text(), sent)
         self.durability.confirm(self.connection)
 
     async def look(self) -> None:
@@ -291,7 +292,7 @@ class Link:
     # Refused
 
     def on_error(self, connection: Connection, error: str, callback: Callback) -> None:
-        self._on_refused(connection, error, of_take=isinstance(callback, SentTakes))
+        self._on_refused(connection, error, of_take=isinstance(callback, SentTakes | SentTurn))
 
     def refuse(self, connection: Connection, error: str) -> bool:
         return self._on_refused(connection, error, of_take=True) is not None

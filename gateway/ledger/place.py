@@ -1,16 +1,14 @@
 """What is different about a link that leads to one server of a Cluster."""
 
-from collections.abc import Callable
 from typing import Protocol
 
-from gateway.ledger.takes import Take
+from gateway.ledger.takes import Take, TakeSender
 from gateway.redis.connection import Connection
-from quota.calls.encoded import Batch
 
 
 class Place(Protocol):
-    def send(self, connection: Connection, batch: list[Take], callback: "MakeCallback", *, keyed: bool) -> None:
-        """All takes of one turn, in script calls of one shard each. `keyed`: one of them has more than two keys."""
+    def send(self, sender: TakeSender, connection: Connection, batch: list[Take]) -> None:
+        """All takes of one turn, in script calls of one shard each."""
 
     def redirects(self, error: str) -> bool:
         """Whether the error says that this server does not hold the keys: it is not about the server."""
@@ -20,7 +18,3 @@ class Place(Protocol):
 
     def on_away(self) -> None:
         """The connection has ended, or none comes about: another server may have taken over."""
-
-
-MakeCallback = Callable[[list[Take], Batch], Callable[[object], None]]
-"""The callback of a script call that has these takes."""

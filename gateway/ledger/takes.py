@@ -1,7 +1,7 @@
 """Takes that wait for another server, and takes that were sent, until each has its reply."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ import structlog
 
 from gateway.redis.connection import Callback, Connection, Lost
 from quota.calls.call import Call
-from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, join_takes
+from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text, join_takes, take_by_digest
 
 log = structlog.get_logger()
 
@@ -59,17 +59,29 @@ class ParkedTakes:
             self._give_up(take)
 
 
-def parts_of(batch: list[Take], *, keyed: bool) -> Iterator[tuple[list[Take], Batch]]:
-    """Takes by script calls. `keyed`: one of them has more than two keys."""
-    for at in range(0, len(batch), TAKES_MAX):
-        part = batch if len(batch) <= TAKES_MAX else batch[at : at + TAKES_MAX]
-        encoded = join_takes(
-            [take[0] for take in part],
-            sum([take[4] for take in part]) if keyed else BOOKS_KEYS * len(part),
-            [take[1] for take in part],
-            sum([take[2] for take in part]),
-        )
-        yield part, encoded
+def parts_of(batch: list[Take]) -> list[list[Take]]:
+    """Takes by script calls."""
+    if len(batch) <= TAKES_MAX:
+        return [batch]
+    return [batch[at : at + TAKES_MAX] for at in range(0, len(batch), TAKES_MAX)]
+
+
+def encoded(takes: list[Take], *, keyed: bool = True) -> Batch:
+    """Those of one script call. `keyed`: one of them may have more than two keys."""
+    return join_takes(
+        [take[0] for take in takes],
+        sum([take[4] for take in takes]) if keyed else BOOKS_KEYS * len(takes),
+        [take[1] for take in takes],
+        sum([take[2] for take in takes]),
+    )
+
+
+def script_call(takes: list[Take]) -> bytes:
+    """As it is sent to a server that knows the script. It is made without a detour for one take alone."""
+    if len(takes) > 1:
+        return encoded(takes).by_digest()
+    keys_bulk, argv_bulk, argv_count, _, key_count = takes[0]
+    return take_by_digest(keys_bulk, key_count, argv_bulk, argv_count)
 
 
 def run_script(send: Callable[[bytes, Callback], None], call: Call, callback: Callback) -> None:
@@ -104,18 +116,21 @@ class TakeSender(Protocol):
 
 
 class SentTakes:
-    """The callback of one script call. Its replies come in the order of the takes."""
+    """The callback of one script call, or stands for several that were answered. Replies come in the order of takes."""
 
-    __slots__ = ("connection", "encoded", "sender", "sent_at", "takes", "with_text")
+    __slots__ = ("calls", "connection", "sender", "sent_at", "takes", "with_text")
 
-    def __init__(self, sender: TakeSender, connection: Connection, takes: list[Take], encoded: Batch) -> None:
+    def __init__(
+        self, sender: TakeSender, connection: Connection, takes: list[Take], sent_at: float, calls: int = 1
+    ) -> None:
+        """`sent_at`: in monotonic seconds. `calls`: script calls in which the takes went."""
         self.sender = sender
         self.connection = connection
         self.takes = takes
-        self.encoded = encoded
         self.with_text = False
         """The script's text was sent, too."""
-        self.sent_at = monotonic()
+        self.sent_at = sent_at
+        self.calls = calls
 
     def __call__(self, reply: Any) -> None:
         if type(reply) is list:
@@ -151,3 +166,39 @@ class SentTakes:
         else:
             log.error("take failed", reason=str(error))
             take[3].on_take_lost(Lost(str(error)))
+
+
+class SentTurn:
+    """The callback of all script calls of one turn, where each has the takes of one shard. When the last reply is
+    there, all takes are answered as those of one call are: a reply for each call would be counted, kept and answered
+    on its own otherwise, and on a Cluster most calls have one take."""
+
+    __slots__ = ("_calls", "_connection", "_replies", "_sender", "_sent_at")
+
+    def __init__(self, sender: TakeSender, connection: Connection, calls: list[list[Take]], sent_at: float) -> None:
+        self._sender = sender
+        self._connection = connection
+        self._calls = calls
+        self._replies: list[Any] = []
+        self._sent_at = sent_at
+
+    def __call__(self, reply: Any) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == len(self._calls):
+            self._answer()
+
+    def _answer(self) -> None:
+        takes: list[Take] = []
+        answers: list[Any] = []
+        refused: list[tuple[list[Take], Any]] = []
+        for call, reply in zip(self._calls, self._replies, strict=True):
+            if type(reply) is list:
+                takes += call
+                answers += reply
+            else:
+                refused.append((call, reply))
+        if takes:
+            calls = len(self._calls) - len(refused)
+            SentTakes(self._sender, self._connection, takes, self._sent_at, calls)(answers)
+        for call, reply in refused:
+            SentTakes(self._sender, self._connection, call, self._sent_at)(reply)

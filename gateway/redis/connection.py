@@ -7,7 +7,7 @@ under way is then lost together.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, cast
@@ -137,23 +137,18 @@ class Connection(asyncio.Protocol):
             self._watchdog = self._loop.call_at(now + self._budget, self._check_oldest)
         self._transport.write(data)
 
-    def send_together(self, sent: Sequence[tuple[bytes, Callback]]) -> None:
-        """Commands with a callback each, in one write."""
-        if self.lost is not None or not sent:
-            for _, callback in sent:
-                callback(Lost(str(self.lost), applied=False))
-            return
-        first, *others = sent
-        self.send(b"".join([data for data, _ in sent]), first[1])
-        for _, callback in others:
-            self._pending.append((callback, self._pending[-1][1]))
+    def send_each(self, data: bytes, reply_count: int, callback: Callback) -> None:
+        """Several commands in one write. The callback gets the reply of each."""
+        self.send(data, callback)
+        for _ in range(reply_count - 1):
+            if self.lost is not None:
+                callback(Lost(self.lost, applied=False))
+            else:
+                self._pending.append(self._pending[-1])
 
     def send_several(self, data: bytes, reply_count: int, callback: Callback) -> None:
         """Several commands in one write. The callback gets the list of their replies, or Lost if one of them is."""
-        replies = _Replies(reply_count, callback)
-        self.send(data, replies)
-        for _ in range(reply_count - 1):
-            self.send(b"", replies)
+        self.send_each(data, reply_count, _Replies(reply_count, callback))
 
     async def ask(self, *words: bytes | str | int) -> Any:
         """One command and its reply, for a handshake. Raises Lost."""

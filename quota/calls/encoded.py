@@ -104,3 +104,9 @@ def join_takes(keys_bulks: Sequence[bytes], key_count: int, argv_bulks: Sequence
     """Joins at most TAKES_MAX takes. The counts are sums over all of them."""
     arguments = b"%b%b%b" % (_KEY_COUNTS[key_count], b"".join(keys_bulks), b"".join(argv_bulks))
     return Batch(3 + key_count + argv_count, arguments)
+
+
+def take_by_digest(keys_bulk: bytes, key_count: int, argv_bulk: bytes, argv_count: int) -> bytes:
+    """A script call of one take alone, as EVALSHA."""
+    words = 3 + key_count + argv_count
+    return b"*%d\r\n%b%b%b%b" % (words, TAKE_BY_DIGEST, _KEY_COUNTS[key_count], keys_bulk, argv_bulk)
