@@ -203,10 +203,9 @@ class Link:
             return
         if self._place is not None:
             self._place.send(self, connection, batch)
-        elif batch:
-            now = monotonic()
+        else:
             for part in parts_of(batch):
-                connection.send(encoded(part, keyed=keyed).by_digest(), SentTakes(self, connection, part, now))
+                connection.send(encoded(part, keyed=keyed).by_digest(), SentTakes(self, connection, part, monotonic()))
         if batch:
             self.durability.confirm(connection)
 

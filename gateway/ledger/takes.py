@@ -62,7 +62,7 @@ class ParkedTakes:
 def parts_of(batch: list[Take]) -> list[list[Take]]:
     """Takes by script calls."""
     if len(batch) <= TAKES_MAX:
-        return [batch]
+        return [batch] if batch else []
     return [batch[at : at + TAKES_MAX] for at in range(0, len(batch), TAKES_MAX)]
 
 
