@@ -341,7 +341,7 @@ async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock
     db, ledger, streams, leased = stores.db, stores.ledger, stores.streams, stores.db.region.several
     recovery = Recovery(db, ledger, streams, scan, clock, ledger_clock, leased=leased)
     await recovery.look()
-    vouch(stores.charging, stores.ledger.shards, recovery.is_believed)
+    vouch(stores.charging, stores.ledger.shards, recovery.believed)
     recovery.other_clients = (stores.charging, stores.blocking)
     return recovery
 

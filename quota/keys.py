@@ -116,6 +116,12 @@ def tag(shard: int) -> str:
     return f"qg:{{q{shard:02d}}}"
 
 
+def shard_in(key: str) -> int:
+    """The shard that a key with its tag belongs to."""
+    at = key.index("{q") + 2
+    return int(key[at : at + 2])
+
+
 def org_key(org: str, shards: int) -> str:
     """Hash: the published entitlement and the organization's counters (`lua/README.md` lists the fields)."""
     return f"{tag(shard_of(org, shards))}:org:{org}"

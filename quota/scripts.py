@@ -5,8 +5,12 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from quota.wire import CONSTANTS
+
+NOT_VOUCHED: Final = "NOTVOUCHED"
+"""The first word of the error of a script of `vouched`; lua/parts/vouched.lua has it, too."""
 
 _INCLUDE = re.compile(r"^--@include (\S+)\n", re.MULTILINE)
 _CONSTANTS = re.compile(r"^( *)--@constants (.+)\n", re.MULTILINE)
@@ -50,5 +54,16 @@ def compose(text: str, name: str) -> str:
 @cache
 def script(name: str) -> Script:
     """The script `lua/<name>.lua`."""
-    source = compose(_text(f"{name}.lua"), name).encode()
+    return _made(name, _text(f"{name}.lua"))
+
+
+@cache
+def vouched(name: str) -> Script:
+    """The same script with one key and one argument more: the shard's generation, and what it must be. Where it is
+    another one the reply is the error NOT_VOUCHED, and nothing has changed."""
+    return _made(name, "--@include parts/vouched.lua\n" + _text(f"{name}.lua"))
+
+
+def _made(name: str, text: str) -> Script:
+    source = compose(text, name).encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())

@@ -1,32 +1,36 @@
 """Connections to Redis for charging. A connection is used only if this Redis is vouched for.
 
-A restart, a failover or a rollback ends every connection, and leaves generations of another server than the one that
-answers, or of an epoch that is over (docs/decisions/0011). So it is enough to check the generations when a connection
-is made, as the gateway does. Then a charge costs nothing more, and no charge uses counters that went back unnoticed.
+A restart, a failover or a rollback leaves generations of another server than the one that answers, or of an epoch that
+is over (docs/decisions/0011). The generations are checked when a connection is made, as the gateway does.
 
-In a Cluster a shard may come to a server to which a connection is there already: handed over, or with a replica that
-took over. Each connection knows for which slots it was checked, and is made anew before it charges another one.
+A connection may outlive that. A primary becomes a replica and a primary again; in a Cluster a shard comes to a server
+to which a connection is there already, or leaves it and comes back. So each connection remembers the generations that
+it has checked, and each script that charges compares its shard's in the same step. Where another one is there nothing
+is charged, and the connection is made anew.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
 import structlog
 from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.redis_cluster.client import ClusterClient, key_of
-from common.redis_cluster.topology import slot_of
+from common.redis_cluster.client import ClusterClient
 from common.redis_connections import ask, enter
 from control.db import StoreUnavailable
-from quota import keys
+from quota import keys, scripts
+from quota.scripts import NOT_VOUCHED
 
 log = structlog.get_logger()
 
 _RUN_ID = re.compile(r"run_id:([0-9a-f]+)")
-_SCRIPTS: Final = ("EVAL", "EVALSHA")
+_CHARGING: Final = ("take", "settle", "recall")
+_BY_DIGEST: Final = {scripts.script(name).sha: scripts.vouched(name) for name in _CHARGING}
+_BY_TEXT: Final = {scripts.script(name).source.decode(): scripts.vouched(name) for name in _CHARGING}
 
 
 class NotVouchedFor(RedisError):
@@ -40,20 +44,52 @@ class _HiredisPacking:
         return [pack_command(args)]
 
 
-class _OfSlots:
-    """Before a connection class of redis-py, to a server of a Cluster."""
+class _NoLongerVouchedFor(RedisConnectionError):
+    """Nothing was charged. As for a connection that has ended, the client makes it anew and repeats the command."""
 
-    vouched: frozenset[int] | None = None
-    """The slots whose generations were checked when it was connected; None: the server does not tell who it is."""
+
+class _Vouched:
+    """Before a connection class of redis-py."""
+
+    vouched: Mapping[int, str] | None = None
+    """By shard, the generation that was checked when it was connected, empty where there was none; None: the server
+    does not tell who it is."""
 
     async def send_command(self, *args: Any, **options: Any) -> None:
-        connection, key = cast("Any", super()), key_of(args) if args[0] in _SCRIPTS else None
-        if key is not None and not self._is_for(slot_of(key)):
+        connection = cast("Any", super())
+        if args[0] in ("EVAL", "EVALSHA"):
+            args = await self._guarded(*args)
+        await connection.send_command(*args, **options)
+
+    async def _guarded(self, name: str, script: str, key_count: int, *words: Any) -> tuple[Any, ...]:
+        """The same call, which compares the generation of its shard."""
+        connection, shard = cast("Any", self), keys.shard_in(words[0])
+        if not connection.is_connected or not self._is_for(shard):
             await connection.disconnect()
             await connection.connect()
-            if not self._is_for(slot_of(key)):  # it was led here by a topology of before, or a moment too early
+            if not self._is_for(shard):  # it was led here by a topology of before, or a moment too early
                 raise TryAgainError("TRYAGAIN the shard is not vouched for where it is looked for")
-        await connection.send_command(*args, **options)
+        if self.vouched is None:
+            return name, script, key_count, *words
+        vouched = _BY_DIGEST[script] if name == "EVALSHA" else _BY_TEXT[script]
+        argv_at = int(key_count)
+        return (
+            name,
+            vouched.sha if name == "EVALSHA" else vouched.source,
+            argv_at + 1,
+            *words[:argv_at],
+            keys.generation_key(shard),
+            *words[argv_at:],
+            self.vouched[shard],
+        )
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await cast("Any", super()).read_response(*args, **options)
+        except ResponseError as e:
+            if str(e).startswith(NOT_VOUCHED):
+                raise _NoLongerVouchedFor(str(e)) from e
+            raise
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
         words = [tuple(each) for each in commands]
@@ -61,25 +97,26 @@ class _OfSlots:
             raise NotVouchedFor("the shard is being moved key by key, and nobody vouches for it where it goes")
         return cast("Any", super()).pack_commands(words)
 
-    def _is_for(self, slot: int) -> bool:
-        return self.vouched is None or slot in self.vouched
+    def _is_for(self, shard: int) -> bool:
+        return self.vouched is None or shard in self.vouched
 
 
-Believed = Callable[[str, Mapping[int, str | None]], Awaitable[bool]]
-"""Whether a server (its run id) that holds these generations, by shard, may be charged."""
+Believed = Callable[[str, Mapping[int, str | None]], Awaitable[Collection[int]]]
+"""Of a server (its run id) that holds these generations, by shard: the shards that may be charged there."""
 
 
-def vouch(redis: Any, shards: int, is_believed: Believed) -> None:
-    """Makes a client's connections check the generations of the server's shards before they are used."""
+def vouch(redis: Any, shards: int, believed: Believed) -> None:
+    """Makes a client's connections check the generations of the server's shards before they are used, and have each
+    script that charges compare that of its shard."""
     if isinstance(redis, ClusterClient):
-        redis.prepare(lambda client: _vouch_at(client.connection_pool, shards, is_believed, of_cluster=True))
+        redis.prepare(lambda client: _vouch_at(client.connection_pool, shards, believed, of_cluster=True))
     else:
-        _vouch_at(redis.connection_pool, shards, is_believed, of_cluster=False)
+        _vouch_at(redis.connection_pool, shards, believed, of_cluster=False)
 
 
-def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool) -> None:
+def _vouch_at(pool: Any, shards: int, believed: Believed, *, of_cluster: bool) -> None:
     async def connected(connection: Any) -> None:
-        connection.vouched = frozenset()
+        connection.vouched = {}
         await enter(connection, of_cluster=of_cluster)
         try:
             about = await ask(connection, "INFO", "server")
@@ -90,17 +127,16 @@ def _vouch_at(pool: Any, shards: int, is_believed: Believed, *, of_cluster: bool
         server = _RUN_ID.findall(_text(about))[0]
         held = await (_of_slots if of_cluster else _of_all)(connection, shards)
         try:
-            believed = await is_believed(server, held)
+            good = await believed(server, held)
         except StoreUnavailable as e:
             raise NotVouchedFor(f"nobody can tell whether this Redis is the one that was vouched for: {e}") from e
-        if not believed:
+        # Of a Cluster's server, some shards may have come a moment ago; of one server, all are put together at once.
+        if not good or (not of_cluster and len(good) < len(held)):
             raise NotVouchedFor("Redis is another server than the one that was vouched for last")
-        if of_cluster:
-            connection.vouched = frozenset(slot_of(keys.generation_key(shard)) for shard in held)
+        connection.vouched = {shard: held[shard] or "" for shard in good}
 
-    classes = (_OfSlots, _HiredisPacking) if of_cluster else (_HiredisPacking,)
     pool.connection_kwargs["redis_connect_func"] = connected
-    pool.connection_class = type("PackedConnection", (*classes, pool.connection_class), {})
+    pool.connection_class = type("PackedConnection", (_Vouched, _HiredisPacking, pool.connection_class), {})
 
 
 async def _of_all(connection: Any, shards: int) -> dict[int, str | None]:

@@ -209,16 +209,18 @@ class Recovery:
         except RedisError as e:
             raise LedgerUnavailable(f"answering a gateway: {e}") from e
 
-    async def is_believed(self, server: str, generations: Mapping[int, str | None]) -> bool:
-        """Whether this process may charge on that server. Where no shard has a generation, nothing is there to charge.
+    async def believed(self, server: str, generations: Mapping[int, str | None]) -> frozenset[int]:
+        """The shards that this process may charge on that server. Of one that has no generation nothing is there to
+        charge.
 
         Raises StoreUnavailable."""
         held = {shard: each for shard, each in generations.items() if each is not None}
         if not held:
-            return True
+            return frozenset(generations)
         front = Front(Node(None, (tuple(held),)), server, held)
         newest = await self.epochs.newest([front])
-        return front.is_in(newest) or front.is_from_before_epochs(newest)
+        strange = set[int]() if front.is_from_before_epochs(newest) else front.outside(newest)
+        return frozenset(generations.keys() - strange)
 
     async def recover(self, above: Sequence[int] | None = None) -> Recovered | None:
         """Puts back what is missing, and vouches for Redis as it is, each shard in an epoch above that of `above`; None

@@ -2,7 +2,7 @@
 concerns its shards alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -18,21 +18,24 @@ from control.app import opened
 from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
 from control.ledger.streams import START
+from control.ledger.vouched import vouch
 from control.metrics import reading
 from control.settings.control_plane import Settings
 from devstack import valkey_cluster
 from devstack.valkey_cluster import ClusterNode
 from quota import generation, keys
 from quota.keys import SHARDS_DEFAULT
-from quota.ledger import LedgerError, LedgerUnavailable
+from quota.ledger import Ledger, LedgerError, LedgerUnavailable
 from quota.model import Admitted, Report, Unknown
 from quotagate.main import app
 from tests import charging
-from tests.cluster import SETTINGS, kill, migrate
+from tests.cluster import SETTINGS, kill, migrate, migrate_by_keys
 from tests.control.plane import Entitled, MovedClock
 from tests.control.running import environment
 from tests.control.usage import spend, used, write_all, written
 from tests.replies import as_text
+
+Move = Callable[[ClusterClient, int, Address, Address], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -279,18 +282,18 @@ async def test_usage_of_a_shard_that_has_come_to_a_server_is_held_back_until_it_
     await context.recovery.round()
     charged, slot = context.reporter._ledger, slot_of(keys.org_key(org, SHARDS_DEFAULT))
 
-    async def connections() -> int:
-        return int((await cluster.at(target).info("stats"))["total_connections_received"])
-
     assert isinstance((await charged.report(other, [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
-    before = await connections()
+    before = await connections_to(cluster, target)
     assert isinstance((await charged.report(other, [Report("r2", "api_calls", 1, "k2")]))[0], Admitted)
-    assert await connections() == before, "a connection is used again"
+    assert await connections_to(cluster, target) == before, "a connection is used again"
     await migrate(cluster, slot, source, target)  # to a server to which that connection is there already
     try:
-        with pytest.raises(LedgerUnavailable, match="another server"):
+        with pytest.raises(LedgerUnavailable, match="not vouched for where it is looked for"):
             await charged.report(org, [Report("r2", "api_calls", 1, "k2")])
         assert await used(context, org) == 0
+        assert isinstance((await charged.report(other, [Report("r3", "api_calls", 1, "k3")]))[0], Admitted), (
+            "the server's own shards go on"
+        )
         await context.recovery.round()
         assert isinstance((await charged.report(org, [Report("r2", "api_calls", 1, "k2")]))[0], Admitted)
         assert await used(context, org) == 1
@@ -299,12 +302,42 @@ async def test_usage_of_a_shard_that_has_come_to_a_server_is_held_back_until_it_
         await context.recovery.round()
 
 
+@pytest.mark.parametrize("move", [migrate, migrate_by_keys])
+async def test_usage_of_a_slot_that_went_away_and_came_back_is_held_back_on_a_connection_that_was_there_before(
+    context: Context, cluster: ClusterClient, redis_url: str, entitled: Entitled, move: Move
+) -> None:
+    """What came back may lack what was charged elsewhere: a replica of that server may have taken over there."""
+    (source, org), (target, _) = list((await one_of_each(context, cluster, entitled)).items())[:2]
+    await context.recovery.round()
+    slot = slot_of(keys.org_key(org, SHARDS_DEFAULT))
+    async with redis_connections.client(redis_url, socket_timeout=60) as client:
+        vouch(client, SHARDS_DEFAULT, context.recovery.believed)  # as another control plane, which notices no move
+        charged = Ledger(client, SHARDS_DEFAULT)
+        assert isinstance((await charged.report(org, [Report("r1", "api_calls", 1, "k1")]))[0], Admitted)
+        await move(cluster, slot, source, target)
+        await context.recovery.round()
+        await spend(context, org)
+        await move(cluster, slot, target, source)
+        before = await connections_to(cluster, source)
+        with pytest.raises(LedgerUnavailable, match="not vouched for where it is looked for"):
+            await charged.report(org, [Report("r2", "api_calls", 1, "k2")])
+        assert await connections_to(cluster, source) > before, "the one from before was there until then"
+        assert await used(context, org) == 2
+        await context.recovery.round()
+        assert isinstance((await charged.report(org, [Report("r2", "api_calls", 1, "k2")]))[0], Admitted)
+    assert await used(context, org) == 3
+
+
+async def connections_to(cluster: ClusterClient, address: Address) -> int:
+    return int((await cluster.at(address).info("stats"))["total_connections_received"])
+
+
 async def test_usage_of_a_slot_that_is_moved_key_by_key_is_not_charged_where_nobody_vouches_for_it(
     context: Context, cluster: ClusterClient
 ) -> None:
     await context.recovery.round()
     topology = await cluster.ask_topology()
-    # None of its shard's keys is there, so that the server leads to where the slot goes.
+    # Of the keys that a charge needs only the generation is there.
     shard, *_ = [s for s in range(SHARDS_DEFAULT) if not await cluster.exists(keys.events_key(s))]
     org = next(f"org-{n}" for n in range(10_000) if keys.shard_of(f"org-{n}", SHARDS_DEFAULT) == shard)
     slot = slot_of(keys.generation_key(shard))
@@ -313,14 +346,21 @@ async def test_usage_of_a_slot_that_is_moved_key_by_key_is_not_charged_where_nob
     assert source is not None
     charged, report = context.reporter._ledger, [Report("r1", "api_calls", 1, "k1")]
     ids = [as_text(await cluster.at(each).execute_command("CLUSTER MYID")) for each in (source, target)]
-    await cluster.at(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
-    await cluster.at(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
     try:
-        with pytest.raises(LedgerUnavailable, match="key by key"):
-            await charged.report(org, report)
+        # With the generation, and without: then the server leads to where the slot goes.
+        for told in ("during rehashing", "key by key"):
+            assert await charged.report(org, report) == [Unknown(lapsed=False)]
+            await cluster.at(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+            await cluster.at(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+            with pytest.raises(LedgerUnavailable, match=told):
+                await charged.report(org, report)
+            for each in (source, target):
+                await cluster.at(each).execute_command("CLUSTER SETSLOT", slot, "STABLE")
+            await cluster.at(source).delete(keys.generation_key(shard))
     finally:
         for each in (source, target):
             await cluster.at(each).execute_command("CLUSTER SETSLOT", slot, "STABLE")
+        await context.recovery.round()
     assert await charged.report(org, report) == [Unknown(lapsed=False)]
 
 

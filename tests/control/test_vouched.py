@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from control.http.context import Context
 from control.ledger.vouched import vouch
 from control.settings.control_plane import Settings
 from quota import keys
+from quota.keys import SHARDS_DEFAULT
 from tests.control.plane import Entitled
 from tests.control.reporting import Post, record
 from tests.control.usage import used
@@ -80,6 +81,28 @@ async def test_usage_is_held_back_while_redis_is_being_put_together_and_where_on
     assert await used(context, org) == 3
 
 
+async def test_usage_is_held_back_on_a_connection_whose_server_is_not_vouched_for_any_more(
+    context: Context, redis: Redis, entitled: Entitled, post: Post
+) -> None:
+    """A primary that was a replica meanwhile ends no connection."""
+    org = await entitled("tiny")
+    assert (await post(org, record(units=1))).status_code == 200
+    generation = keys.generation_key(keys.shard_of(org, SHARDS_DEFAULT))
+    vouched = as_bytes(await redis.get(generation))
+    connections = await received(redis)
+    assert (await post(org, record(units=1))).status_code == 200
+    assert await received(redis) == connections, "a connection is used again"
+    await redis.set(generation, b"another-server:1:0123")
+    assert (await post(org, record(units=1))).status_code == 503
+    await redis.set(generation, vouched)
+    assert (await post(org, record(units=1))).status_code == 200
+    assert await used(context, org) == 3
+
+
+async def received(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_connections_received"])
+
+
 async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
     context: Context, redis: Redis, entitled: Entitled, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,15 +114,15 @@ async def test_a_redis_that_does_not_tell_its_run_id_is_charged_all_the_same(
 async def test_a_connection_whose_check_was_cancelled_is_checked_before_it_is_used(store: Store) -> None:
     asked = list[str]()
 
-    async def is_believed(server: str, held: Mapping[int, str | None]) -> bool:
+    async def believed(server: str, held: Mapping[int, str | None]) -> Collection[int]:
         asked.append(server)
         if len(asked) == 1:
             await asyncio.sleep(60)
-        return True
+        return held.keys()
 
     made: Any = redis_connections.client(store.url, max_connections=1)
     async with made as client:
-        vouch(client, 32, is_believed)
+        vouch(client, 32, believed)
         cut_short = asyncio.create_task(client.ping())
         async with asyncio.timeout(60):
             while not asked:  # noqa: ASYNC110 - it is called by a client that rings no bell
