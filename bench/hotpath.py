@@ -170,7 +170,7 @@ class Playback:
         self._links = self._servers()
         redis = {link: Redis(reply) for link in self._links}
         for link, asked in redis.items():
-            connection = link.connection = link._taking = Connection(worker.loop, link, TIMEOUT_SECONDS)
+            connection = link.connection = link.taking = Connection(worker.loop, link, TIMEOUT_SECONDS)
             connection.connection_made(asked)  # type: ignore[arg-type]  # all that is used of it
         self.sent = sent
         self._clients, self._upstreams = self._peers()

@@ -16,7 +16,7 @@ _CONTENTS: Final = {
     "gateway.exchange": "absent body exchange forwarding heads refusals",
     # Not `codings`: its time is that of zlib, brotli and zstd.
     "gateway.http": "boundaries cors deadlines framing head headers lines trace websocket",
-    "gateway.ledger": "durability link permits receipts settlements takes",
+    "gateway.ledger": "durability link permits receipts settlements takes unsent",
     "gateway.metering": "costs json_path reported",
     "gateway.observe": "access_log finished record recorded refused spans tally",
     "gateway.redis": "connection pauses",

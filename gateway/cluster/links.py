@@ -23,7 +23,7 @@ from gateway.cluster.node_way import NodeWay
 from gateway.cluster.waiting import WaitingShard
 from gateway.ledger.link import Link
 from gateway.ledger.receipts import Receipts
-from gateway.ledger.takes import Take, TakeWaiter
+from gateway.ledger.takes import Read, Take, TakeWaiter
 from gateway.observe.tally import histogram
 from gateway.redis.connection import Callback, Lost, ReplyTimes
 from gateway.redis.pauses import Pause
@@ -242,6 +242,12 @@ class Links:
             self._begin_waiting(shard, reason)
         self._waiting[shard].accept(take)
 
+    def wait_read(self, read: Read, reason: str) -> None:
+        shard = shard_in(read[0])
+        if self._ways[shard] is not self._waiting[shard]:
+            self._begin_waiting(shard, reason)
+        self._waiting[shard].read(*read)
+
     def look_now(self) -> None:
         self._look.set()
 
@@ -292,10 +298,12 @@ class Links:
             waiting.begin(reason)
 
     def _settle(self, shard: int, link: Link) -> None:
-        """Takes of the shard go to this link from now on."""
+        """Takes and reads of the shard go to this link from now on."""
         self._ways[shard] = link
         for take in self._waiting[shard].release():
             link.take(*take)
+        for read in self._waiting[shard].release_reads():
+            link.read(*read)
 
     def _fence(self, shards: set[int]) -> None:
         for link in self._nodes.values():

@@ -4,7 +4,7 @@ hold any more waits for the one that does."""
 from time import monotonic
 from typing import Final, Protocol
 
-from gateway.ledger.takes import SentTurn, Take, TakeSender, parts_of, script_call
+from gateway.ledger.takes import Read, SentTurn, Take, TakeSender, parts_of, script_call
 from gateway.redis.connection import Connection
 from quota.calls.encoded import TAKES_MAX
 
@@ -15,6 +15,9 @@ REDIRECTED: Final = ("MOVED ", "ASK ", "TRYAGAIN ")
 class Cluster(Protocol):
     def wait(self, take: Take, reason: str) -> None:
         """The take was not applied, since the server does not hold all keys of its shard."""
+
+    def wait_read(self, read: Read, reason: str) -> None:
+        """Likewise."""
 
     def look_now(self) -> None:
         """Who holds what may have changed."""
@@ -51,6 +54,12 @@ class NodePlace:
         if not reason.startswith(REDIRECTED):
             return False
         self._cluster.wait(take, reason)
+        return True
+
+    def wait_read(self, read: Read, reason: str) -> bool:
+        if not reason.startswith(REDIRECTED):
+            return False
+        self._cluster.wait_read(read, reason)
         return True
 
     def on_away(self) -> None:

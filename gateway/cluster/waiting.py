@@ -1,41 +1,34 @@
-"""Takes of one shard while no server may take them: it moves, or is not vouched for where it has come to."""
+"""Takes and reads of one shard while no server may take them: it moves, or is not vouched for where it has come to."""
 
 import asyncio
 from collections.abc import Callable
 
-from gateway.ledger.takes import APART_SECONDS, TIMER_SECONDS, Take, TakeWaiter
-from gateway.redis.connection import Connection, Lost
+from gateway.ledger.takes import Read, Take, TakeWaiter
+from gateway.ledger.unsent import Parked
+from gateway.redis.connection import Callback, Lost
 from quota.calls.encoded import BOOKS_KEYS
 
 
 class WaitingShard:
-    """It stands where the shard's link is otherwise. Takes wait until so long after the first of them; later ones are
+    """It stands where the shard's link is otherwise. They wait until so long after the first of them; later ones are
     answered at once."""
 
-    __slots__ = ("_begun", "_loop", "_seconds", "_until", "reason", "takes")
+    __slots__ = ("_begun", "_parked", "_seconds", "reason")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, begun: Callable[[], None]) -> None:
-        self._loop = loop
         self._seconds = seconds
         self._begun = begun
-        self._until = float("-inf")  # loop time
+        self._parked = Parked(loop, lambda: self.reason)
         self.reason = "no server of the cluster is known that holds the shard"
-        self.takes: list[Take] = []
 
     @property
     def accepts(self) -> bool:
         return False
 
-    @property
-    def connection(self) -> Connection | None:
-        return None
-
     def begin(self, reason: str) -> None:
         """Nobody holds the shard from now on, for all that is known."""
-        now, self.reason = self._loop.time(), reason
-        if now >= self._until + APART_SECONDS:  # else the same move goes on
-            self._until = now + self._seconds
-            self._loop.call_at(self._until + TIMER_SECONDS, self.expire)
+        self.reason = reason
+        self._parked.begin(self._seconds)
         self._begun()
 
     def take(
@@ -44,15 +37,22 @@ class WaitingShard:
         self.accept((keys_bulk, argv_bulk, argv_count, waiter, key_count))
 
     def accept(self, take: Take) -> None:
-        if self._loop.time() < self._until:
-            self.takes.append(take)
+        if self._parked.is_open:
+            self._parked.takes.append(take)
         else:
             take[3].on_take_lost(Lost(self.reason, applied=False))
 
+    def read(self, data: bytes, reply_count: int, callback: Callback) -> None:
+        if self._parked.is_open:
+            self._parked.reads.append((data, reply_count, callback))
+        else:
+            callback(Lost(self.reason, applied=False))
+
     def release(self) -> list[Take]:
-        takes, self.takes = self.takes, []
-        return takes
+        return self._parked.release()
+
+    def release_reads(self) -> list[Read]:
+        return self._parked.release_reads()
 
     def expire(self) -> None:
-        for take in self.release():
-            take[3].on_take_lost(Lost(self.reason, applied=False))
+        self._parked.expire()

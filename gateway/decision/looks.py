@@ -168,16 +168,13 @@ class _Look:
 
     def ask_owner(self, digest16: bytes) -> None:
         link = self._looks.link.of(keys.shard_of_digest(digest16, self._looks.shards))
-        if (connection := link.connection) is None or not link.accepts:
-            self._leave_open(Unread.AWAY)
-            return
-        connection.send(owner_bytes(digest16, self._looks.shards), self._on_owner)
+        link.read(owner_bytes(digest16, self._looks.shards), 1, self._on_owner)
 
-    def _on_owner(self, reply: Any) -> None:
-        if isinstance(reply, Lost):
+    def _on_owner(self, replies: Any) -> None:
+        if isinstance(replies, Lost):
             self._leave_open(Unread.AWAY)
             return
-        owner = decode_owner(reply)
+        owner = decode_owner(replies[0])
         if owner is IndexMiss.NO_KEY:
             self._refuse(None, Reason.KEY_UNKNOWN)
         elif owner is IndexMiss.INCOMPLETE:
@@ -190,9 +187,6 @@ class _Look:
     def ask_standing(self) -> None:
         claims = self.claims
         link = self._looks.link.of(keys.shard_of(claims.org, self._looks.shards))
-        if (connection := link.connection) is None or not link.accepts:
-            self._leave_open(Unread.AWAY)
-            return
         marks = marks_of(claims.token_id, claims.session, self._user, claims.site)
         asked = look_bytes(claims.org, claims.api_key, self._looks.shards, marks)
 
@@ -207,7 +201,7 @@ class _Look:
                 log.error("key not readable", org=claims.org, reason=str(e))
                 self._leave_open(Unread.AWAY)
 
-        connection.send_several(asked, LOOK_REPLIES, on_replies)
+        link.read(asked, LOOK_REPLIES, on_replies)
 
     def _on_standing(self, look: Look) -> None:
         claims, record = self.claims, look.record

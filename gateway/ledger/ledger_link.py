@@ -6,7 +6,7 @@ from typing import Protocol
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.receipts_keeper import Keeper
 from gateway.ledger.takes import TakeWaiter
-from gateway.redis.connection import Callback, Connection
+from gateway.redis.connection import Callback
 from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS
 from quota.recovery_message import RecoveryMessage
@@ -15,10 +15,9 @@ from quota.recovery_message import RecoveryMessage
 class ShardLink(Protocol):
     """The way to one shard."""
 
-    @property
-    def accepts(self) -> bool: ...
-    @property
-    def connection(self) -> Connection | None: ...
+    def read(self, data: bytes, reply_count: int, callback: Callback) -> None:
+        """Sends commands that change nothing, and are about this shard. The callback gets the list of their replies, or
+        Lost. While no server may take they wait as long as a take does."""
 
 
 class LedgerLink(Protocol):

@@ -20,7 +20,8 @@ from gateway.ledger.durability import InMemory, MakeDurability
 from gateway.ledger.place import Place
 from gateway.ledger.receipts import Receipts
 from gateway.ledger.receipts_keeper import Keeper, ReceiptsKeeper
-from gateway.ledger.takes import ParkedTakes, SentTakes, SentTurn, Take, TakeWaiter, encoded, parts_of, run_script
+from gateway.ledger.takes import SentTakes, SentTurn, Take, TakeWaiter, encoded, parts_of, run_script
+from gateway.ledger.unsent import Unsent
 from gateway.observe.tally import BUCKETS, histogram
 from gateway.redis.connection import Callback, Connection, Lost, ReplyTimes
 from gateway.redis.dialer import Dialer
@@ -49,11 +50,10 @@ class Link:
         "_keyed",
         "_loop",
         "_opened",
-        "_parked",
         "_place",
         "_probe",
         "_reconnection",
-        "_taking",
+        "_unsent",
         "answered_at",
         "answered_sent_at",
         "batches",
@@ -67,6 +67,7 @@ class Link:
         "receipts_keeper",
         "server",
         "take_latency",
+        "taking",
         "times",
     )
 
@@ -94,11 +95,12 @@ class Link:
         """For connections that are made from now on."""
         self.pauses = Pauses()
         self.connection: Connection | None = None
-        self._taking: Connection | None = None  # the connection, while there is no pause
+        self.taking: Connection | None = None
+        """The connection, while there is no pause."""
         self._batch: list[Take] = []
         self._keyed = False  # a take of the batch has more than two keys
         self._flushing = False
-        self._parked = ParkedTakes(loop, self._give_up)
+        self._unsent = Unsent(self, loop, place)
         self._opened = asyncio.Event()  # once, for the start
         self.answered_at = self.answered_sent_at = float("-inf")  # monotonic: the newest replies, and their takes
         self.batches = 0
@@ -125,7 +127,7 @@ class Link:
 
     @property
     def accepts(self) -> bool:
-        return self._taking is not None
+        return self.taking is not None
 
     @property
     def down_reason(self) -> str:
@@ -169,7 +171,7 @@ class Link:
         self.durability.close()
         self.receipts_keeper.close()
         await self._reconnection.close()
-        self._parked.expire()
+        self._unsent.expire()
         self._probe.close()
         if self.connection is not None:
             self.connection.abort("the gateway is stopping")
@@ -180,8 +182,8 @@ class Link:
         self, keys_bulk: bytes, argv_bulk: bytes, argv_count: int, waiter: TakeWaiter, key_count: int = BOOKS_KEYS
     ) -> None:
         """Queues one take, in parts of `quota/calls/encoded.py`: its KEYS and its ARGV, and how many these are."""
-        if self._taking is None:
-            self.turn_away((keys_bulk, argv_bulk, argv_count, waiter, key_count), self.pauses.reason)
+        if self.taking is None:
+            self._unsent.turn_away((keys_bulk, argv_bulk, argv_count, waiter, key_count), self.pauses.reason)
             return
         self._batch.append((keys_bulk, argv_bulk, argv_count, waiter, key_count))
         if key_count != BOOKS_KEYS:
@@ -191,7 +193,7 @@ class Link:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        connection = self._taking
+        connection = self.taking
         if connection is not None and self.durability.confirming:
             return  # these takes are the next group
         self._flushing = False
@@ -221,6 +223,14 @@ class Link:
         self.answered_sent_at = sent.sent_at
         self.receipts.add(now, replies)
 
+    def queue(self, takes: list[Take]) -> None:
+        """These are sent before the takes of this turn."""
+        self._batch = takes + self._batch
+        self._keyed = self._keyed or any(take[4] != BOOKS_KEYS for take in takes)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
     def flush_waiting(self) -> None:
         """Sends the takes that wait, or refuses them while takes are paused."""
         if self._flushing:
@@ -234,6 +244,11 @@ class Link:
             callback(Lost(self.pauses.reason, applied=False))
         else:
             self.connection.send(data, callback)
+
+    def read(self, data: bytes, reply_count: int, callback: Callback) -> None:
+        """Sends commands that change nothing, where takes are sent. The callback gets the list of their replies, or
+        Lost. They wait as long as a take does."""
+        self._unsent.read(data, reply_count, callback)
 
     def run(self, call: Call, callback: Callback) -> None:
         """Runs a script by its digest, or by its text where Redis does not know it any more."""
@@ -262,22 +277,22 @@ class Link:
     # Pauses
 
     def pause(self, pause: Pause, reason: str) -> None:
-        self._taking = None
+        self.taking = None
         self.pauses.begin(pause, reason)
 
     def pause_refused(self, refused: Refused, reason: str) -> None:
         """Redis answers that it cannot take now."""
         if self.pauses.refused is None:
             self.breaks += 1
-        self._taking = None
+        self.taking = None
         self.pauses.refuse(refused, reason)
 
     def resume(self, pause: Pause) -> None:
         """Takes are sent again, unless there is another pause."""
         self.pauses.end(pause)
-        if self._taking is None and not self.pauses:
-            self._taking = self.connection
-            self._send_parked()
+        if self.taking is None and not self.pauses:
+            self.taking = self.connection
+            self._unsent.resend()
 
     def on_vouched(self) -> None:
         self.receipts.anew()
@@ -312,37 +327,20 @@ class Link:
 
     def _leave(self, connection: Connection, refused: Refused, reason: str) -> None:
         """Another connection may reach a server that can take."""
-        self.connection = self._taking = None
+        self.connection = self.taking = None
         self.server.end(self.answered_at)
         self.pauses.end(Pause.SLOW)
         self.pauses.begin(Pause.AWAY, reason)
         self.pauses.refuse(refused, reason)
         self.breaks += 1
-        self._parked.begin(self.times.budget_seconds)
+        self._unsent.begin(self.times.budget_seconds)
         log.warning("redis refuses takes: it is dialed again", reason=reason)
         self.durability.leave(connection, reason)
         self._reconnection.on_broken()
 
     def turn_away(self, take: Take, reason: str) -> None:
         """A take that was not applied. When a server was left just now, the next one may be there within the budget."""
-        if self._place is not None and self._place.wait(take, reason):
-            return
-        if self._parked.accept(take):
-            self._send_parked()
-        else:
-            take[3].on_take_lost(Lost(reason, applied=False))
-
-    def _send_parked(self) -> None:
-        if self._parked.takes and self._taking is not None:
-            parked = self._parked.release()
-            self._batch = parked + self._batch
-            self._keyed = self._keyed or any(take[4] != BOOKS_KEYS for take in parked)
-            if not self._flushing:
-                self._flushing = True
-                self._loop.call_soon(self._flush)
-
-    def _give_up(self, take: Take) -> None:
-        take[3].on_take_lost(Lost(self.pauses.reason, applied=False))
+        self._unsent.turn_away(take, reason)
 
     # Staying connected
 
@@ -375,7 +373,7 @@ class Link:
     def on_lost(self, connection: Connection, reason: str) -> None:
         if connection is not self.connection:
             return
-        self.connection = self._taking = None
+        self.connection = self.taking = None
         self.pauses.end(Pause.REFUSED, Pause.SLOW)
         self.pauses.begin(Pause.AWAY, reason)
         self.server.end(connection.read_at)

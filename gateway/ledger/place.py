@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from gateway.ledger.takes import Take, TakeSender
+from gateway.ledger.takes import Read, Take, TakeSender
 from gateway.redis.connection import Connection
 
 
@@ -15,6 +15,9 @@ class Place(Protocol):
 
     def wait(self, take: Take, reason: str) -> bool:
         """Whether a take that was not applied waits for the server that holds its shard."""
+
+    def wait_read(self, read: Read, reason: str) -> bool:
+        """Likewise of a read that got no reply."""
 
     def on_away(self) -> None:
         """The connection has ended, or none comes about: another server may have taken over."""

@@ -1,6 +1,5 @@
-"""Takes that wait for another server, and takes that were sent, until each has its reply."""
+"""Takes that were sent, until each has its reply."""
 
-import asyncio
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
@@ -13,9 +12,6 @@ from quota.calls.encoded import BOOKS_KEYS, TAKES_MAX, Batch, by_digest, by_text
 
 log = structlog.get_logger()
 
-TIMER_SECONDS = 0.002  # by which a timer may be early
-APART_SECONDS = 1.0  # refusals of servers that come sooner are one outage, in which takes are parked once
-
 
 class TakeWaiter(Protocol):
     def on_take(self, reply: bytes) -> None: ...
@@ -24,39 +20,8 @@ class TakeWaiter(Protocol):
 
 Take = tuple[bytes, bytes, int, TakeWaiter, int]
 """RESP words of its KEYS and ARGV, the number of ARGV, the waiter, the number of KEYS."""
-
-
-class ParkedTakes:
-    """Takes that were refused by a server that was left. They wait for the next one, if it is there in time."""
-
-    __slots__ = ("_give_up", "_loop", "_until", "takes")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, give_up: Callable[[Take], None]) -> None:
-        self._loop = loop
-        self._give_up = give_up
-        self._until = float("-inf")  # loop time
-        self.takes: list[Take] = []
-
-    def begin(self, seconds: float) -> None:
-        """A server was left. Takes are parked for so long from now on."""
-        now = self._loop.time()
-        if now >= self._until + APART_SECONDS:  # at the first of several refusals
-            self._until = now + seconds
-            self._loop.call_at(self._until + TIMER_SECONDS, self.expire)  # none is parked after it
-
-    def accept(self, take: Take) -> bool:
-        if self._loop.time() >= self._until:
-            return False
-        self.takes.append(take)
-        return True
-
-    def release(self) -> list[Take]:
-        takes, self.takes = self.takes, []
-        return takes
-
-    def expire(self) -> None:
-        for take in self.release():
-            self._give_up(take)
+Read = tuple[bytes, int, Callback]
+"""Ready commands that change nothing and are about one shard, how many they are, and who gets the list of replies."""
 
 
 def parts_of(batch: list[Take]) -> list[list[Take]]:

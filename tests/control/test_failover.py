@@ -3,7 +3,7 @@ one keeps its connections."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +63,9 @@ async def pair_of(stores: tuple[Store, Store]) -> AsyncIterator[tuple[Any, Any]]
         yield before, after
 
 
-async def believed(server: str, generations: Mapping[int, str | None]) -> bool:
+async def believed(server: str, generations: Mapping[int, str | None]) -> Collection[int]:
     """Nobody has vouched for another."""
-    return not any(generations.values())
+    return [shard for shard, generation in generations.items() if generation is None]
 
 
 def entitlement(version: int) -> Entitlement:

@@ -3,19 +3,23 @@ and the shards of the other primaries go on."""
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from common import redis_connections
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, slot_of
-from devstack import valkey_cluster
+from devstack import token_mint, valkey_cluster
 from devstack.valkey_cluster import ClusterNode
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.cluster import SETTINGS, kill, migrate, migrate_by_keys
+from tests.control.plane import JWT_SECRET
 from tests.faults.running import CLIENTS, DEADLINE_SECONDS, Load, Planes, planes, used, written
 
 
@@ -92,6 +96,21 @@ async def test_a_slot_that_moves_under_load_costs_no_request_and_gives_nothing_a
         assert load.answers[200] == 900
         assert load.answers[503] == 0
         await nothing_is_given_away(cluster, of, load, 900, 0)
+
+
+async def test_the_first_request_of_a_principal_waits_for_a_shard_that_moves_as_a_take_does(cluster: Cluster) -> None:
+    org, other = await cluster.two_apart(100)
+    source, target = await cluster.owner(org), await cluster.owner(other)
+    slot, answers = slot_of(keys.org_key(org, SHARDS_DEFAULT)), list[int]()
+    async with cluster.client() as client, httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
+        for number, (old, new) in enumerate(((source, target), (target, source))):
+            minted = token_mint.mint(org, JWT_SECRET, now=time.time() + number, ttl=timedelta(hours=1))
+            await migrate(client, slot, old, new)
+            answer = await http.get(
+                f"{cluster.stack.gateway}/status/200", headers={"authorization": f"Bearer {minted}"}
+            )
+            answers.append(answer.status_code)
+    assert answers == [200, 200]
 
 
 async def test_a_slot_that_is_moved_key_by_key_under_load_gives_nothing_away(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,22 @@ async def test_a_take_of_a_shard_that_moves_waits_so_long_as_is_stated_and_no_lo
     waiting.begin("it moves")
     waiting.take(b"", b"", 0, waiter)
     assert waiter.lost == ["no server of the cluster is known that holds the shard", "it moves", "it moves"]
+
+
+async def test_what_is_read_before_a_take_waits_for_its_shard_as_a_take_does_and_no_longer() -> None:
+    replies = list[Any]()
+    waiting = WaitingShard(asyncio.get_running_loop(), 0.05, lambda: None)
+    waiting.read(b"", 2, replies.append)
+    assert [str(each) for each in replies] == ["no server of the cluster is known that holds the shard"]
+    waiting.begin("it moves")
+    waiting.read(b"one", 2, replies.append)
+    assert [data for data, _, _ in waiting.release_reads()] == [b"one"]
+    waiting.read(b"two", 2, replies.append)
+    async with asyncio.timeout(30):
+        while len(replies) < 2:  # noqa: ASYNC110 - a timer calls it
+            await asyncio.sleep(0.005)
+    assert (str(replies[1]), replies[1].applied) == ("it moves", False)
+    assert waiting.release_reads() == []
 
 
 async def test_takes_that_waited_are_sent_in_their_order() -> None:

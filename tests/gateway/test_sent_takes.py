@@ -66,7 +66,7 @@ async def linked(place: NodePlace | None = None) -> tuple[Link, Connection, sock
     link = Link(loop, "redis://127.0.0.1:1", SHARDS_DEFAULT, ReplyTimes(30, 30), place=place)
     connection = Connection(loop, link, 30)
     await loop.create_connection(lambda: connection, sock=ours)
-    link.connection = link._taking = connection
+    link.connection = link.taking = connection
     return link, connection, redis
 
 
