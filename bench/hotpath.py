@@ -221,9 +221,9 @@ class Playback:
 
     def one_turn(self) -> None:
         """A request of each client."""
-        sent = self.sent
+        requests = self.sent
         for client in self._clients:
-            client.data_received(next(sent))
+            client.data_received(next(requests))
         for link in self._links:
             link._flush()
         for link in self._links:

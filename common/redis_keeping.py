@@ -1,6 +1,6 @@
 """Whether Redis keeps what is charged: when its memory is full, and over a restart (docs/decisions/0054)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import Topology
 from common.redis_server import evicting, forgetting
 from quota.ledger import LedgerUnavailable, UnsupportedServer
 
@@ -28,23 +29,32 @@ class Losses:
         return filter(None, (self.eviction, self.persistence))
 
 
-async def ask(redis: Any, persistence: Persistence) -> Losses:
-    """What it does not tell is taken for good; of a Cluster's primaries the first that loses. Raises
-    LedgerUnavailable."""
+async def ask(redis: Any, persistence: Persistence) -> Mapping[str, Losses | None]:
+    """Of each primary of a Cluster, by its address, and of one server by an empty one; None: it does not answer. What a
+    server does not tell is taken for good. Raises LedgerUnavailable where none answers, UnsupportedServer."""
     if not isinstance(redis, ClusterClient):
-        return await of_server(redis, persistence)
-    eviction = of_persistence = None
+        return {"": await of_server(redis, persistence)}
+    found = {str(address): await _of_one(redis.at(address), persistence) for address in (await _of(redis)).primaries}
+    if not any(found.values()):
+        raise LedgerUnavailable("info: no server of the Redis Cluster answers")
+    return found
+
+
+async def _of(cluster: ClusterClient) -> Topology:
+    """Raises LedgerUnavailable, UnsupportedServer."""
     try:
-        topology = await redis.ask_topology()
+        return await cluster.ask_topology()
     except UnsupportedServer:
         raise
     except RedisError as e:
         raise LedgerUnavailable(f"info: {e}") from e
-    for address in topology.primaries:
-        losses = await of_server(redis.at(address), persistence)
-        eviction = eviction or (losses.eviction and f"{address}: {losses.eviction}")
-        of_persistence = of_persistence or (losses.persistence and f"{address}: {losses.persistence}")
-    return Losses(eviction, of_persistence)
+
+
+async def _of_one(redis: Any, persistence: Persistence) -> Losses | None:
+    try:
+        return await of_server(redis, persistence)
+    except LedgerUnavailable:
+        return None
 
 
 async def of_server(redis: Any, persistence: Persistence) -> Losses:
@@ -70,6 +80,10 @@ async def save_points(redis: Any) -> str | None:
 
 
 async def refuse_losses(redis: Any, persistence: Persistence) -> None:
-    """Raises UnsupportedServer where it may lose what is charged, LedgerUnavailable."""
-    for reason in await ask(redis, persistence):
-        raise UnsupportedServer(reason)
+    """Raises UnsupportedServer where it may lose what is charged, or a Cluster does not cover all slots;
+    LedgerUnavailable."""
+    if isinstance(redis, ClusterClient):
+        (await _of(redis)).require_all_slots()
+    for address, losses in (await ask(redis, persistence)).items():
+        for reason in losses or ():
+            raise UnsupportedServer(f"{address}: {reason}" if address else reason)

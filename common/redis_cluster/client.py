@@ -16,7 +16,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.redis_cluster.topology import Address, Topology, View, epoch_and_state, parse, slot_of
+from common.redis_cluster.topology import Address, Topology, View, newest, parse, slot_of, state_of
 from quota.ledger import UnsupportedServer
 
 log = structlog.get_logger()
@@ -74,19 +74,17 @@ class ClusterClient(Redis):
         return ClusterClient(self._seeds, lambda address: Redis(connection_pool=self.at(address).connection_pool))
 
     async def topology(self) -> Topology:
-        """As it was asked last. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
+        """As it was asked last. Raises redis-py's errors, UnsupportedServer."""
         return self._topology or await self.ask_topology()
 
     async def ask_topology(self) -> Topology:
-        """Asked now. Of what the servers say, that counts which knows of the newest change: one that was cut off from
-        the others still names itself. Raises redis-py's errors, UnsupportedServer where slots are not covered."""
+        """Asked now. Slots may have no primary: the others go on. Raises redis-py's errors, UnsupportedServer."""
         views, error = await self._views(self._known or self._seeds)
         if not views and self._known:
             views, error = await self._views(self._seeds)
         if not views:
             raise error or RedisConnectionError("the Redis Cluster has no server")
-        topology = max(views, key=lambda view: (view.is_ok, view.epoch)).topology
-        topology.require_all_slots()
+        topology = newest(views).topology
         await self._forget_others(topology)
         self._topology = topology
         self._known = (*topology.primaries, *topology.replicas)
@@ -97,7 +95,7 @@ class ClusterClient(Redis):
         addresses = self._known or self._seeds
         found = await asyncio.gather(*(self._view(address) for address in addresses), return_exceptions=True)
         for each in found:
-            if isinstance(each, BaseException) and not isinstance(each, RedisError):
+            if isinstance(each, UnsupportedServer) or not isinstance(each, View | RedisError):
                 raise each
         return {at: view for at, view in zip(addresses, found, strict=True) if isinstance(view, View)}
 
@@ -131,7 +129,7 @@ class ClusterClient(Redis):
             pipeline.execute_command("CLUSTER", "SLOTS")
             pipeline.execute_command("CLUSTER", "INFO")
             slots, info = await pipeline.execute()
-        return View(parse(slots, address), *epoch_and_state(info))
+        return View(parse(slots, address), *state_of(info))
 
     async def servers(self) -> list[Redis]:
         """The client of each primary, as the slots are spread now. Raises redis-py's errors."""
@@ -146,7 +144,7 @@ class ClusterClient(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         key = key_of(args)
         for attempt in range(1, ATTEMPTS + 1):
-            owner = _owner(await self.topology(), key)
+            owner = _owner(self._topology, key) or _required(await self.ask_topology(), key)
             try:
                 return await self.at(owner).execute_command(*args, **options)
             except MovedError:  # before AskError, of which redis-py derives it
@@ -168,7 +166,7 @@ class ClusterClient(Redis):
                 await self.ask_topology()
             except (RedisConnectionError, ReadOnlyError):
                 # Its own client has tried it twice. Where a replica has taken over, that one is given the command.
-                if attempt == ATTEMPTS or _owner(await self.ask_topology(), key) == owner:
+                if attempt == ATTEMPTS or _owner(await self.ask_topology(), key) in (owner, None):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -178,17 +176,17 @@ class ClusterClient(Redis):
     async def execute_together(self, stack: Sequence[Command], transaction: bool) -> list[Any]:
         """The replies, errors among them. In a transaction all keys must lie in one slot."""
         topology = await self.topology()
-        at: defaultdict[Address, list[int]] = defaultdict(list)
+        at: defaultdict[Address | None, list[int]] = defaultdict(list)
         for number, (words, _) in enumerate(stack):
             at[_owner(topology, key_of(words))].append(number)
         if transaction and len(at) > 1:
             raise RedisError("a transaction on a Redis Cluster has the keys of one slot")
         replies: list[Any] = [None] * len(stack)
 
-        async def run(address: Address, numbers: list[int]) -> None:
+        async def run(address: Address | None, numbers: list[int]) -> None:
             found: list[Any]
             try:
-                found = await _run_together(self.at(address), [stack[number] for number in numbers], transaction)
+                found = await self._run_at(address, [stack[number] for number in numbers], transaction)
             except RedisError as e:  # of this server alone: the next look at the topology may know another one
                 self._topology, found = None, [e] * len(numbers)
             for number, reply in zip(numbers, found, strict=True):
@@ -204,6 +202,12 @@ class ClusterClient(Redis):
                     except RedisError as e:
                         replies[number] = e
         return replies
+
+    async def _run_at(self, address: Address | None, stack: Sequence[Command], transaction: bool) -> list[Any]:
+        """`address`: None where nobody was known that holds the keys. Raises redis-py's errors, UnsupportedServer."""
+        if address is None:
+            address = _required(await self.ask_topology(), key_of(stack[0][0]))
+        return await _run_together(self.at(address), stack, transaction)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         for client in list(self._clients.values()):
@@ -252,9 +256,18 @@ def key_of(words: Words) -> bytes | str | None:
     return cast("bytes | str", words[1])
 
 
-def _owner(topology: Topology, key: bytes | str | None) -> Address:
-    owner = topology.owner(0 if key is None else slot_of(key))
-    assert owner is not None  # noqa: S101 - a topology that does not cover all slots is not used
+def _owner(topology: Topology | None, key: bytes | str | None) -> Address | None:
+    """Whom a command with this key is sent to; None: nobody is known that holds it."""
+    if topology is None:
+        return None
+    return next(iter(topology.primaries), None) if key is None else topology.owner(slot_of(key))
+
+
+def _required(topology: Topology, key: bytes | str | None) -> Address:
+    """Raises UnsupportedServer where nobody holds it."""
+    owner = _owner(topology, key)
+    if owner is None:
+        raise UnsupportedServer(str(topology.uncovered))
     return owner
 
 

@@ -47,12 +47,20 @@ class Topology:
         """Those that hold slots, in the order of these."""
         return list(dict.fromkeys(each.primary for each in self.ranges))
 
+    @property
+    def uncovered(self) -> str | None:
+        """That slots have no primary, and which; None: all have one."""
+        missing = list(_gaps(self.ranges))
+        if not missing:
+            return None
+        slots = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:5])
+        more = f" and {len(missing) - 5} ranges more" if len(missing) > 5 else ""
+        return f"the Redis Cluster does not cover all slots: no primary has {slots}{more}"
+
     def require_all_slots(self) -> None:
         """Raises UnsupportedServer where a slot has no primary."""
-        if missing := list(_gaps(self.ranges)):
-            slots = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in missing[:5])
-            more = f" and {len(missing) - 5} ranges more" if len(missing) > 5 else ""
-            raise UnsupportedServer(f"the Redis Cluster does not cover all slots: no primary has {slots}{more}")
+        if self.uncovered is not None:
+            raise UnsupportedServer(self.uncovered)
 
 
 class View(NamedTuple):
@@ -63,6 +71,16 @@ class View(NamedTuple):
     """Of the newest change that it knows of: https://valkey.io/topics/cluster-spec/ "Cluster current epoch"."""
     is_ok: bool
     """It reaches a majority of the primaries, and all slots are served."""
+    slots_failed: int = 0
+    """Their primary is held for failed by a majority, and no replica has taken over."""
+
+
+class State(NamedTuple):
+    """Of the reply to CLUSTER INFO."""
+
+    epoch: int
+    is_ok: bool
+    slots_failed: int
 
 
 def disagreement(views: Mapping[Address, View]) -> str | None:
@@ -87,11 +105,36 @@ def _said(owner: tuple[Address | None, Sequence[Address]]) -> str:
     return f"{', '.join(map(str, by))} {'names' if len(by) == 1 else 'name'} {named or 'nobody'}"
 
 
-def epoch_and_state(info: Any) -> tuple[int, bool]:
-    """Of the reply to CLUSTER INFO."""
+def newest(views: Iterable[View]) -> View:
+    """The one that counts: it knows of the newest change. A server that was cut off still names itself."""
+    return max(views, key=lambda view: (view.is_ok, view.epoch))
+
+
+def unserved(views: Mapping[Address, View]) -> str | None:
+    """That slots are not served, and why, by what the servers say that answer; None: all are."""
+    if not views:
+        return None
+    view = newest(views.values())
+    if view.topology.uncovered is not None:
+        return view.topology.uncovered
+    if view.slots_failed:
+        silent = [str(address) for address in view.topology.primaries if address not in views]
+        whose = f"{', '.join(silent)} does not answer" if silent else "the others do not reach it"
+        failed = f"{view.slots_failed} slots of the Redis Cluster have a primary that has failed ({whose})"
+        return f"{failed}, and no replica has taken over"
+    if view.is_ok:
+        return None
+    return "no server of the Redis Cluster serves: each says that it reaches no majority, or that a slot is not covered"
+
+
+def state_of(info: Any) -> State:
     text = info.decode() if isinstance(info, bytes) else str(info)
     fields = dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
-    return int(fields.get("cluster_current_epoch", 0)), fields.get("cluster_state") == "ok"
+    return State(
+        epoch=int(fields.get("cluster_current_epoch", 0)),
+        is_ok=fields.get("cluster_state") == "ok",
+        slots_failed=int(fields.get("cluster_slots_fail", 0)),
+    )
 
 
 def parse(reply: Sequence[Sequence[Any]], asked: Address) -> Topology:

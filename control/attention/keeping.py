@@ -37,8 +37,14 @@ class KeepingWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        wanted = _by_key(await redis_keeping.ask(self._redis, self._persistence))
-        silent = set[str]()
+        wanted, silent = dict[str, str](), set[str]()
+        for primary, losses in (await redis_keeping.ask(self._redis, self._persistence)).items():
+            if losses is None:
+                silent |= {f"{each} of {primary}" for each in _KEYS}
+            elif primary:
+                wanted |= {f"{key} of {primary}": f"{primary}: {why}" for key, why in _by_key(losses).items()}
+            else:
+                wanted |= _by_key(losses)
         for address, losses in (await replicas.losses(self._redis, self._url, self._persistence)).items():
             if losses is None:
                 silent |= {f"{each} of {address}" for each in _KEYS}

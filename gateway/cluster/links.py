@@ -1,7 +1,7 @@
 """The links to all primaries of a Cluster, as callers have one link.
 
-Who holds which shard is asked again whenever a server says that it does not, or is away, and now and then. A shard that
-has come to a server on a connection that is there already waits until it is vouched for there (docs/decisions/0057).
+A shard that has come to a server on a connection that is there already waits until it is vouched for there
+(docs/decisions/0057). One whose slot no server has waits likewise.
 """
 
 import asyncio
@@ -11,15 +11,13 @@ from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
-import structlog
-from redis.exceptions import RedisError
-
 from common import redis_server
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, Topology, slot_of
 from gateway.cluster.kept import ClusterReceiptsKeeper
 from gateway.cluster.node_place import shard_in
 from gateway.cluster.node_way import NodeWay
+from gateway.cluster.topology_watch import TopologyWatch
 from gateway.cluster.waiting import WaitingShard
 from gateway.ledger.link import Link
 from gateway.ledger.receipts import Receipts
@@ -34,16 +32,11 @@ from quota.calls.call import Call
 from quota.calls.encoded import BOOKS_KEYS, command
 from quota.recovery_message import RecoveryMessage
 
-log = structlog.get_logger()
-
-LOOK_SECONDS: Final = 5.0
-"""The topology is asked so often while all is well."""
-AGAIN_SECONDS: Final = 0.1
-"""And so often while a server is away, or a shard waits."""
 ARRIVAL_SECONDS: Final = 0.02
 """Between two looks whether a shard is vouched for where it has come to."""
 ASK_AGAIN_SECONDS: Final = 0.5
 """Between two questions to the control plane about shards that have come elsewhere."""
+NOBODY: Final = "no server of the cluster has the slot of the shard"
 RETIRED_SECONDS: Final = 5.0
 """The link to a server without slots gets the replies that it is owed for so long."""
 
@@ -53,7 +46,6 @@ MakeLink = Callable[[Address, NodeWay, "Links"], Link]
 class Links:
     __slots__ = (
         "_ask_at",
-        "_look",
         "_loop",
         "_make",
         "_nodes",
@@ -61,13 +53,12 @@ class Links:
         "_owners",
         "_past_batches",
         "_past_breaks",
-        "_redis",
         "_retired",
         "_slots",
         "_tasks",
         "_topology",
-        "_unknown",
         "_waiting",
+        "_watch",
         "_ways",
         "node_ways",
         "on_connected",
@@ -91,7 +82,6 @@ class Links:
     ) -> None:
         """`redis` is asked for the topology. `make` makes the link to a server."""
         self._loop = loop
-        self._redis = redis
         self._make = make
         self.times = times
         self.receipts = receipts
@@ -100,6 +90,7 @@ class Links:
         self.on_moved: list[Callable[[], None]] = []
         """Called when other servers hold the shards: one that hangs says nothing to who listens to it."""
         self.on_connected: list[Callable[[], None]] = []
+        self._watch = TopologyWatch(redis, shards, self)
         self._slots = [slot_of(keys.generation_key(shard)) for shard in range(shards)]
         self._waiting = [WaitingShard(loop, times.timeout_seconds, self.look_now) for _ in range(shards)]
         self._ways: list[Link | WaitingShard] = list(self._waiting)  # by shard
@@ -108,8 +99,6 @@ class Links:
         self._owners: list[Link | None] = [None] * shards  # by the topology, also of shards that wait
         self._retired: list[tuple[float, Link]] = []
         self._topology: Topology | None = None
-        self._unknown: str | None = None  # why it was not told last
-        self._look = asyncio.Event()
         self._opened = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ask_at = 0.0
@@ -138,14 +127,15 @@ class Links:
     def down_reason(self) -> str:
         links = (link.down_reason for link in self._nodes.values() if not link.accepts)
         waiting = (way.reason for way in self._ways if isinstance(way, WaitingShard))
-        return self._unknown or next(chain(links, waiting), self._waiting[0].reason)
+        return self._watch.fault or next(chain(links, waiting), self._waiting[0].reason)
 
     @property
     def fault(self) -> str | None:
         """Why takes of no shard are sent; None while those of some are. Clients can read it."""
         if any(way.accepts for way in self._ways):
             return None
-        if self._unknown is not None and (refused := redis_server.refused(self._unknown)) is not None:
+        told = self._watch.fault
+        if told is not None and (refused := redis_server.refused(told)) is not None:
             return refused.fault
         return next((link.fault for link in self._nodes.values() if link.fault), Pause.AWAY.value)
 
@@ -180,7 +170,8 @@ class Links:
 
     def start(self) -> None:
         self.receipts_keeper.start()
-        self._tasks.append(self._loop.create_task(self._keep_topology(), name="redis-topology"))
+        self._tasks.append(self._loop.create_task(self._watch.run(), name="redis-topology"))
+        self._tasks.append(self._loop.create_task(self._watch.watch_layout(), name="redis-layout"))
         self._tasks.append(self._loop.create_task(self._keep_arrivals(), name="redis-arrivals"))
 
     async def wait_open(self, seconds: float) -> bool:
@@ -249,7 +240,7 @@ class Links:
         self._waiting[shard].read(*read)
 
     def look_now(self) -> None:
-        self._look.set()
+        self._watch.look_now()
 
     # Who holds what
 
@@ -258,7 +249,7 @@ class Links:
         created, replaced = list[Link](), False
         for address in topology.primaries:
             if address not in self._nodes:
-                way = NodeWay([], self.call)
+                way = NodeWay([], self.call, self._begin_waiting)
                 link = self._nodes[address] = self._make(address, way, self)
                 link.take_latency = self.take_latency
                 self.node_ways[link] = way
@@ -266,16 +257,16 @@ class Links:
                 created.append(link)
         for shard, slot in enumerate(self._slots):
             owner = topology.owner(slot)
-            assert owner is not None  # noqa: S101 - a topology that does not cover all slots is not used
-            link = self._nodes[owner]
-            if link is self._owners[shard]:
+            holder = None if owner is None else self._nodes[owner]
+            if holder is self._owners[shard]:
                 continue
-            before, self._owners[shard] = self._owners[shard], link
-            if before is None:  # at the start: the handshake looks at the shard
-                self.node_ways[link].shards.append(shard)
-                self._settle(shard, link)
-            else:
-                self._begin_waiting(shard, "the shard moves to another server of the cluster")
+            before, self._owners[shard] = self._owners[shard], holder
+            if holder is not None and self._topology is None:  # at the start: the handshake looks at the shard
+                self.node_ways[holder].shards.append(shard)
+                self._settle(shard, holder)
+                continue
+            self._begin_waiting(shard, NOBODY if holder is None else "the shard moves to another server of the cluster")
+            if before is not None:
                 before.server.leave(shard)
                 replaced |= not before.open
         for address in self._nodes.keys() - set(topology.primaries):
@@ -315,34 +306,17 @@ class Links:
             for shard in own & shards:
                 self._begin_waiting(shard, REBUILDING)
 
-    async def _keep_topology(self) -> None:
-        while True:
-            self._look.clear()
-            try:
-                topology = await self._redis.ask_topology()
-            except (RedisError, OSError) as e:
-                self._on_unknown(str(e) or type(e).__name__)
-            else:
-                self._unknown = None
-                if topology != self._topology:
-                    log.info("redis is a cluster", primaries=[str(address) for address in topology.primaries])
-                    self.apply(topology)
-            await self._close_retired()
-            if not self.open or any(self._ways[n] is each for n, each in enumerate(self._waiting)):
-                await asyncio.sleep(AGAIN_SECONDS)
-                continue
-            try:
-                await asyncio.wait_for(self._look.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+    def refuse(self, reason: str) -> None:
+        """Nothing may be taken from this Cluster."""
+        for shard in range(len(self._slots)):
+            self._begin_waiting(shard, reason)
 
-    def _on_unknown(self, reason: str) -> None:
-        """Nobody tells who holds which slots. What is known goes on."""
-        if reason != self._unknown:
-            log.warning("redis does not tell who holds which slots", reason=reason)
-        self._unknown = reason
+    @property
+    def are_settled(self) -> bool:
+        """All servers are connected to, and no shard waits."""
+        return self.open and not any(self._ways[n] is each for n, each in enumerate(self._waiting))
 
-    async def _close_retired(self) -> None:
+    async def close_retired(self) -> None:
         now = self._loop.time()
         due = [link for at, link in self._retired if at <= now]
         self._retired = [(at, link) for at, link in self._retired if at > now]
@@ -357,6 +331,8 @@ class Links:
     async def _keep_arrivals(self) -> None:
         while True:
             await asyncio.sleep(ARRIVAL_SECONDS)
+            if self._watch.refused is not None:
+                continue
             for shard, waiting in enumerate(self._waiting):
                 link = self._owners[shard]
                 if self._ways[shard] is waiting and link is not None and link.connection is not None:

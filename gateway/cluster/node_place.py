@@ -4,12 +4,12 @@ hold any more waits for the one that does."""
 from time import monotonic
 from typing import Final, Protocol
 
+from gateway.cluster.node_way import is_elsewhere
 from gateway.ledger.takes import Read, SentTurn, Take, TakeSender, parts_of, script_call
 from gateway.redis.connection import Connection
 from quota.calls.encoded import TAKES_MAX
 
 _ZEROS: Final = 11 * ord("0")
-REDIRECTED: Final = ("MOVED ", "ASK ", "TRYAGAIN ")
 
 
 class Cluster(Protocol):
@@ -45,19 +45,19 @@ class NodePlace:
             connection.send_each(b"".join([script_call(takes) for takes in calls]), len(calls), turn)
 
     def redirects(self, error: str) -> bool:
-        if not error.startswith(REDIRECTED):
+        if not is_elsewhere(error):
             return False
         self._cluster.look_now()
         return True
 
     def wait(self, take: Take, reason: str) -> bool:
-        if not reason.startswith(REDIRECTED):
+        if not is_elsewhere(reason):
             return False
         self._cluster.wait(take, reason)
         return True
 
     def wait_read(self, read: Read, reason: str) -> bool:
-        if not reason.startswith(REDIRECTED):
+        if not is_elsewhere(reason):
             return False
         self._cluster.wait_read(read, reason)
         return True

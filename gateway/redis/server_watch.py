@@ -149,7 +149,11 @@ class ServerWatch:
             self._way.look(connection, self._server.name, partial(self._on_looked, connection))
 
     def _on_looked(self, connection: Connection, generations: Generations | Lost, answer: bytes | None) -> None:
-        if connection is not self._link.connection or self.vouched or isinstance(generations, Lost):
+        if connection is not self._link.connection or self.vouched:
+            return
+        if isinstance(generations, Lost):
+            if connection.lost is None:  # one of its shards is elsewhere, or it refuses for now
+                self._loop.call_later(LOOK_SECONDS, self._look, connection)
             return
         now = self._loop.time()
         self._server.looked(generations, answer, now)

@@ -5,7 +5,17 @@ import pytest
 from common import redis_url
 from common.redis_cluster.address import taken_apart
 from common.redis_cluster.client import key_of
-from common.redis_cluster.topology import Address, Range, Topology, View, disagreement, parse, slot_of
+from common.redis_cluster.topology import (
+    Address,
+    Range,
+    Topology,
+    View,
+    disagreement,
+    parse,
+    slot_of,
+    state_of,
+    unserved,
+)
 from quota import keys
 from quota.ledger import UnsupportedServer
 
@@ -43,6 +53,25 @@ def test_servers_that_differ_are_told_by_the_first_slot_that_they_differ_on() ->
     assert disagreement({ONE: halves, TWO: alone}) == (
         "of the servers of the Redis Cluster these alone say that it does not serve: cache-2.example:7001"
     )
+
+
+def test_slots_that_are_not_served_are_told_by_the_newest_view_with_the_primary_that_is_away() -> None:
+    halves = Topology((Range(0, 8191, ONE), Range(8192, 16383, TWO)))
+    good, gap = View(halves, 7, is_ok=True), View(Topology((Range(0, 8191, ONE),)), 8, is_ok=True)
+    failed = View(halves, 7, is_ok=True, slots_failed=8192)
+    assert unserved({}) is None
+    assert unserved({ONE: good, TWO: good}) is None
+    assert unserved({ONE: good, TWO: gap}) == "the Redis Cluster does not cover all slots: no primary has 8192-16383"
+    assert unserved({ONE: failed}) == (
+        "8192 slots of the Redis Cluster have a primary that has failed (cache-2.example:7001 does not answer), and no "
+        "replica has taken over"
+    )
+    assert "(the others do not reach it)" in str(unserved({ONE: failed, TWO: failed}))
+    down = View(halves, 7, is_ok=False)
+    assert str(unserved({ONE: down, TWO: down})).startswith("no server of the Redis Cluster serves")
+    assert unserved({ONE: good, TWO: down}) is None, "one alone is cut off: they disagree"
+    info = b"cluster_state:fail\r\ncluster_slots_fail:12\r\ncluster_current_epoch:6\r\n"
+    assert state_of(info) == (6, False, 12)
 
 
 @pytest.mark.parametrize(

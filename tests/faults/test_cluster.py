@@ -5,17 +5,21 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from redis.exceptions import ResponseError
 
 from common import redis_connections
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, slot_of
 from devstack import token_mint, valkey_cluster
 from devstack.valkey_cluster import ClusterNode
+from gateway.cluster.configured import way_of
+from gateway.settings.redis import Redis
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from tests.cluster import SETTINGS, kill, migrate, migrate_by_keys
@@ -129,6 +133,48 @@ async def test_a_slot_that_is_moved_key_by_key_under_load_gives_nothing_away(clu
     assert await cluster.owner(org) == target
     await nothing_is_given_away(cluster, org, loads[0], 900, CLIENTS)
     await nothing_is_given_away(cluster, other, loads[1], 900, 0)
+
+
+async def test_a_slot_that_loses_its_owner_stops_its_shard_alone_and_gives_nothing_away(cluster: Cluster) -> None:
+    org = cluster.stack.entitle(900)
+    shard, owner = keys.shard_of(org, SHARDS_DEFAULT), await cluster.owner(org)
+    while keys.shard_of(other := cluster.stack.entitle(900), SHARDS_DEFAULT) == shard or (
+        await cluster.owner(other) != owner
+    ):
+        pass
+    loads = Load(cluster.stack, org), Load(cluster.stack, other)
+    slot = slot_of(keys.org_key(org, SHARDS_DEFAULT))
+
+    async def lost_and_found() -> None:
+        # The owner first: what it says of itself has the others give the slot to it again.
+        for node in (cluster.node(owner), *cluster.nodes):
+            with node.redis as redis, suppress(ResponseError):
+                redis.execute_command("CLUSTER DELSLOTS", slot)
+        before = loads[0].answers[200] + CLIENTS  # what is under way may have been charged
+        await loads[1].admitted(loads[1].answers[200] + 200)
+        assert loads[0].answers[200] <= before
+        with cluster.node(owner).redis as redis:
+            redis.execute_command("CLUSTER ADDSLOTS", slot)
+        await loads[0].admitted(loads[0].answers[200] + 200)
+
+    await asyncio.gather(loads[0].run(200, lost_and_found), loads[1].run(0, lambda: asyncio.sleep(0)))
+    assert loads[1].answers[503] == 0, "its server has the other shards all the time"
+    await nothing_is_given_away(cluster, org, loads[0], 900, CLIENTS)
+    await nothing_is_given_away(cluster, other, loads[1], 900, 0)
+
+
+async def test_a_gateway_that_finds_another_number_of_shards_later_takes_nothing_and_tells_it(cluster: Cluster) -> None:
+    """At its start the Cluster may have been away."""
+    settings = Redis.model_validate({"url": cluster.url, "shards": 16, "timeout_ms": 5000})
+    async with cluster.client() as client:
+        links = way_of(asyncio.get_running_loop(), settings, client)
+        links.start()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while links.fault != "redis was installed with other shards":  # noqa: ASYNC110 - it asks on its own
+                await asyncio.sleep(0.02)
+        assert links.down_reason.startswith("redis.shards is 16, but this Redis was installed with 32")
+        assert not any(links.of(shard).accepts for shard in range(16))
+        await links.close()
 
 
 async def test_a_primary_that_hangs_is_left_at_the_failover_and_wakes_up_beside_the_next_one_with_nothing_given_away(

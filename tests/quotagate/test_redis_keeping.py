@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from common.redis_keeping import Losses, ask
+from common.redis_keeping import Losses, of_server
 from common.redis_server import evicting, forgetting
 from common.settings_file import load
 from control.settings.control_plane import Settings
@@ -69,7 +69,7 @@ def test_neither_plane_starts_where_redis_may_lose_what_is_charged(
 )
 async def test_what_a_server_may_lose_by_its_settings(changed: str, persistence: str, losses: list[str]) -> None:
     async with AsyncRedis.from_url(changed) as redis:
-        found = await ask(redis, "none" if persistence == "none" else "required")
+        found = await of_server(redis, "none" if persistence == "none" else "required")
     assert [name for name in ("eviction", "persistence") if getattr(found, name)] == losses
 
 
@@ -81,7 +81,7 @@ async def test_a_server_that_hides_its_settings_is_believed(server: str) -> None
         try:
             for user in ("plain", "closed"):
                 async with AsyncRedis.from_url(server.replace("://", f"://{user}:secret@")) as asked:
-                    assert await ask(asked, "required") == Losses()
+                    assert await of_server(asked, "required") == Losses()
         finally:
             await redis.config_set("appendonly", "yes")
 
