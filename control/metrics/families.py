@@ -84,7 +84,9 @@ REPLICA_NEAR: Final = _gauge("replica_near", "1 where the replica is read; 0 whi
 REPLICA_READS: Final = _counter("replica_reads_total", "Reads that may be a little old, by who had them.", "store")
 SERVICE_ALIVE: Final = _gauge("service_alive", "Whether a background service runs.", "service")
 SERVICE_RESTARTS: Final = _counter("service_restarts_total", "How often a background service was restarted.", "service")
-CLOCK_SKEW: Final = _gauge("clock_skew_seconds", "How far a clock is ahead of Redis'.", "clock")
+CLOCK_SKEW: Final = _gauge(
+    "clock_skew_seconds", "How far a clock is ahead of Redis'; of a Cluster's servers, of most.", "clock"
+)
 SIGNING_KEY_DUE: Final = _gauge(
     "signing_key_due_timestamp_seconds", "When the newest signing key has to be replaced, seconds since 1970."
 )

@@ -13,7 +13,7 @@ from control.app import build, opened
 from control.entitlements import catalogue
 from control.http.context import Context
 from control.journal import Author
-from control.ledger.clocks import Clocks, LedgerClock
+from control.ledger.clocks import Clocks, LedgerClock, clocks_off, skews_of
 from control.settings.control_plane import Settings
 from devstack import demo
 from quota.model import Admitted, Grant
@@ -117,6 +117,27 @@ async def test_a_clock_that_is_off_is_an_incident_until_it_is_right_again(settin
     assert len(await incidents()) == 1
     await Clocks(context.db, context.ledger, 2).look()
     assert await incidents() == []
+
+
+@pytest.mark.parametrize("off", [3600, -3600])
+def test_the_clock_that_is_wrong_by_an_hour_is_the_one_that_is_named(off: int) -> None:
+    right = {"control plane on a": 0.0, "postgres": 0.1}
+    assert clocks_off(right, {"redis": -0.1}, 2) == {}
+    assert clocks_off(right, {"redis": off}, 2) == {"redis": {"clock": "redis", "seconds_ahead_of_the_others": off}}, (
+        "a region's Redis"
+    )
+    assert clocks_off(right | {"postgres": off}, {"redis": 0.0}, 2) == {
+        "postgres": {"clock": "postgres", "seconds_ahead_of_redis": off}
+    }
+    host = {"control plane on a": 0.0, "postgres": -off}
+    assert clocks_off(host, {"redis": -off}, 2).keys() == {"control plane on a"}
+    cluster = {"redis a:1": 0.0, "redis b:1": off, "redis c:1": 0.0}
+    assert clocks_off(right, cluster, 2).keys() == {"redis b:1"}
+    assert skews_of(right, cluster) == {**right, **cluster}
+
+
+def test_a_clock_that_is_as_far_from_redis_as_is_not_allowed_is_off_though_others_are_between() -> None:
+    assert clocks_off({"control plane on a": 0.0, "postgres": 1.5}, {"redis": -1.5}, 2).keys() == {"postgres"}
 
 
 async def test_the_incident_of_a_host_that_is_gone_ends_and_that_of_one_that_is_there_goes_on(
