@@ -188,7 +188,9 @@ def _findings(examined: Examined) -> Iterator[Finding]:
 def _of_stores(examined: Examined) -> Iterator[Finding]:
     skews, settings = stores.Skews(), examined.control_settings
     if examined.redis:
-        yield from stores.of_redis(examined.redis, skews)
+        both = {"the gateway's settings": examined.gateway_settings, "the control plane's": settings}
+        shards = {whose: named[1].redis.shards for whose, named in both.items() if named is not None}
+        yield from stores.of_redis(examined.redis, skews, shards)
     if examined.postgres:
         rotate_days = stores.ROTATE_DAYS_DEFAULT if settings is None else settings[1].issuing.rotate_days
         yield from stores.of_postgres(examined.postgres, skews, rotate_days)

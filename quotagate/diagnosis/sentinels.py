@@ -116,6 +116,11 @@ def judge_watchers(watchers: Sequence[Watcher]) -> Iterator[Finding]:
     if quorums[-1] > len(watchers):
         yield judged(False, "sentinels quorum", f"{detail} of {len(watchers)}: no failover can begin")
         return
+    if len(quorums) > 1:
+        yield judged(
+            False, "sentinels quorum", f"{detail}: they disagree; set one by `SENTINEL SET NAME quorum N` at all"
+        )
+        return
     alone = ": one that does not reach the primary begins a failover" if enough and quorums[0] == 1 else ""
     yield noted(not alone, "sentinels quorum", detail + alone)
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from quotagate.diagnosis.certificates import judge_end, shown_until
@@ -20,27 +19,29 @@ class Skews(dict[str, float]):
     """By store: how many seconds this machine's clock is ahead of it."""
 
 
-def of_redis(url: str, skews: Skews) -> list[Finding]:
+def of_redis(url: str, skews: Skews, shards: Mapping[str, int] | None = None) -> list[Finding]:
+    """`shards`: how many the settings say that it has, by whose they are."""
     from redis import RedisError
 
     from common import redis_url
-    from quota.ledger import UnsupportedServer
+    from quota.ledger import LedgerUnavailable, UnsupportedServer
 
     try:
         redis_url.certificates(url)
-        return asyncio.run(_ask_redis(url, skews))
+        return asyncio.run(_ask_redis(url, skews, shards or {}))
     except (ValueError, UnsupportedServer) as e:
         return [judged(False, "redis", str(e))]
-    except RedisError as e:
+    except (RedisError, LedgerUnavailable) as e:
         return [judged(False, "redis", f"does not answer: {e}")]
 
 
-async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
+async def _ask_redis(url: str, skews: Skews, shards: Mapping[str, int]) -> list[Finding]:
     """Connects as both planes do, so that it fails where they would. Raises RedisError."""
     from redis import RedisError
 
     from common import redis_connections
     from common.redis_sentinel_url import is_sentinel
+    from quota import keys
     from quotagate.diagnosis.sentinels import of_sentinels
 
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
@@ -50,7 +51,9 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
         seconds, microseconds = await client.time()
         round_trip_ms = (time.perf_counter() - began) * 1000
         skew_seconds = skews["redis"] = time.time() - (seconds + microseconds / 1e6)
-        findings = [*await _of_servers(client), *judge_times(round_trip_ms, skew_seconds)]
+        findings = [*await _of_servers(url, client), *judge_times(round_trip_ms, skew_seconds)]
+        installed = await client.get(keys.LAYOUT)
+        findings += judge_shards(None if installed is None else int(installed), shards)
         if is_sentinel(url):
             findings += await of_sentinels(url, client)
     try:
@@ -63,31 +66,21 @@ async def _ask_redis(url: str, skews: Skews) -> list[Finding]:
     return findings
 
 
-async def _of_servers(client: Any) -> list[Finding]:
-    """Of one server, or of all primaries of a Cluster. Raises RedisError."""
+async def _of_servers(url: str, client: Any) -> list[Finding]:
+    """Of one server, or of all that a Cluster has. Raises RedisError."""
     from common import redis_keeping
     from common.redis_cluster.client import ClusterClient
+    from common.redis_sentinel_url import is_sentinel
+    from control.ledger import primaries
+    from quotagate.diagnosis.cluster import of_cluster
 
-    async def of_server(server: Any) -> list[Finding]:
-        return list(judge_redis(await server.info(), await redis_keeping.save_points(server)))
-
-    if not isinstance(client, ClusterClient):
-        return await of_server(client)
-    primaries = (await client.ask_topology()).primaries
-    return together({str(address): await of_server(client.at(address)) for address in primaries})
-
-
-def together(by_address: Mapping[str, Sequence[Finding]]) -> list[Finding]:
-    """Of several servers: what is right at all of them is said once, and what is not, with the server's address."""
-    faults = [
-        replace(each, detail=f"{address}: {each.detail}")
-        for address, findings in by_address.items()
-        for each in findings
-        if each.level is not Level.GOOD
-    ]
-    faulty = {each.what for each in faults}
-    good = {each.what: each for findings in by_address.values() for each in findings if each.what not in faulty}
-    return [*good.values(), *faults]
+    if isinstance(client, ClusterClient):
+        return await of_cluster(client)
+    findings = list(judge_redis(await client.info(), await redis_keeping.save_points(client)))
+    if not is_sentinel(url):
+        several = await primaries.several(url)
+        findings.append(judged(several is None, "redis primaries", several or "one answers"))
+    return findings
 
 
 async def _redis_certificate(url: str) -> float | None:
@@ -128,6 +121,17 @@ def judge_redis(info: dict[str, Any], save: str | None) -> Iterator[Finding]:
     yield judged(appends, "redis persistence", "append-only file" if appends else forgetting(info, save) or snapshots)
     evicts = evicting(info)
     yield judged(evicts is None, "redis eviction", evicts or info["maxmemory_policy"])
+
+
+def judge_shards(installed: int | None, named: Mapping[str, int]) -> Iterator[Finding]:
+    """`installed`: with how many shards this Redis was; None: nobody has used it yet. `named`: what the settings say,
+    by whose they are."""
+    if not named:
+        return
+    good = len({*named.values(), installed or next(iter(named.values()))}) == 1
+    known = "this Redis is not installed yet" if installed is None else f"this Redis was installed with {installed}"
+    said = ", ".join(f"{whose} say {shards}" for whose, shards in named.items())
+    yield judged(good, "redis shards", f"{known}; {said}" + ("" if good else ": redis.shards must be the same for all"))
 
 
 def judge_times(round_trip_ms: float, skew_seconds: float) -> Iterator[Finding]:

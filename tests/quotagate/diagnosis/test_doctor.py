@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
+from common.redis_cluster.topology import Address, Range, Topology, View
 from quotagate.diagnosis import stores
+from quotagate.diagnosis.cluster import judge_servers, judge_views, together
 from quotagate.diagnosis.stores import judge_redis, judge_times
 from quotagate.main import app
 from tests.authority import Authority
@@ -47,7 +49,7 @@ def test_a_redis_that_could_lose_charges_is_wrong(change: dict[str, Any], what: 
 
 def test_of_a_clusters_primaries_each_that_could_lose_charges_is_named() -> None:
     healthy, forgets = list(judge_redis(HEALTHY, "")), list(judge_redis({**HEALTHY, "aof_enabled": 0}, "900 1"))
-    found = stores.together({"one:1": healthy, "two:2": forgets, "three:3": forgets})
+    found = together({"one:1": healthy, "two:2": forgets, "three:3": forgets})
     assert [(each.what, each.is_wrong) for each in found] == [
         ("redis version", False),
         ("redis eviction", False),
@@ -55,6 +57,40 @@ def test_of_a_clusters_primaries_each_that_could_lose_charges_is_named() -> None
         ("redis persistence", True),
     ]
     assert [each.detail.partition(": ")[0] for each in found if each.is_wrong] == ["two:2", "three:3"]
+
+
+def test_a_cluster_that_does_not_serve_all_slots_and_servers_that_disagree_are_told_by_name() -> None:
+    one, other = Address("one", 1), Address("two", 2)
+    whole = View(Topology((Range(0, 8191, one), Range(8192, 16383, other))), 4, is_ok=True)
+    half = View(Topology((Range(0, 8191, one),)), 5, is_ok=True)
+    assert not any(each.is_wrong for each in judge_views({one: whole, other: whole}))
+    slots, views = judge_views({one: whole, other: half})
+    assert (slots.what, slots.is_wrong) == ("redis slots", True)
+    assert slots.detail.endswith("no primary has 8192-16383")
+    assert (views.what, views.is_wrong) == ("redis views", True)
+    assert "disagree whose slot 8192 is: one:1 names two:2; two:2 names nobody" in views.detail
+    [away] = judge_servers(3, ["two:2"])
+    assert (away.is_wrong, away.detail) == (True, "2 of 3 answer (not two:2)")
+
+
+@pytest.mark.parametrize(
+    ("installed", "named", "good"),
+    [
+        (32, (32, 32), True),
+        (None, (32, 32), True),
+        (32, (32, 16), False),
+        (16, (32, 32), False),
+        (None, (32, 16), False),
+    ],
+)
+def test_another_number_of_shards_is_told_with_whose_it_is(
+    installed: int | None, named: tuple[int, int], good: bool
+) -> None:
+    gateway, control = named
+    [found] = stores.judge_shards(installed, {"the gateway's settings": gateway, "the control plane's": control})
+    assert found.is_wrong is not good
+    assert f"the gateway's settings say {gateway}, the control plane's say {control}" in found.detail
+    assert list(stores.judge_shards(installed, {})) == []
 
 
 def test_a_slow_redis_and_a_clock_that_is_off_are_wrong() -> None:

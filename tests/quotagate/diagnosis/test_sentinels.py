@@ -46,6 +46,12 @@ def test_sentinels_that_the_settings_do_not_name_and_a_quorum_that_cannot_be_are
     assert told["sentinels quorum"] == (Level.WRONG, "4 of 3: no failover can begin")
 
 
+def test_sentinels_with_another_quorum_each_are_told() -> None:
+    told = found(judge_watchers([watcher("a", quorum="2"), watcher("b", quorum="3"), watcher("c", quorum="2")]))
+    assert told["sentinels quorum"][0] is Level.WRONG
+    assert told["sentinels quorum"][1].startswith("2 or 3: they disagree")
+
+
 def test_a_replica_that_may_lose_what_is_charged_is_told_before_it_is_promoted() -> None:
     evicts = REPLICA | {"maxmemory_policy": "allkeys-lru", "maxmemory": 1000}
     forgets = REPLICA | {"aof_enabled": 0}
