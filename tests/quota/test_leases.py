@@ -172,13 +172,13 @@ async def test_overage_and_grants_are_held_likewise(region: RegionBooks) -> None
 
 
 @pytest.mark.parametrize("cap", [None, 300])
-async def test_no_overage_is_sold_while_the_home_has_units_that_are_included(
+async def test_no_overage_is_sold_while_the_home_has_included_units_unless_it_has_not_answered_for_long(
     region: RegionBooks, cap: int | None
 ) -> None:
     await region.publish(policy=OveragePolicy.METERED, meters=(MeterLimit(CALLS, 1000, cap),))
     held = (MeterLimit(CALLS, 100, cap),)
-    elsewhere = {CALLS: Elsewhere(900, 900, 0, free=20, unsold=20)}
-    assert await region.lease(meters=held, elsewhere=elsewhere, asked_s=region.now)
+    free = {CALLS: Elsewhere(900, 900, 0, free=20, unsold=20)}
+    assert await region.lease(meters=held, elsewhere=free, asked_s=region.now)
     for take in (region.take, region.take_with_more):
         refused = await take(101)
         assert isinstance(refused, Exhausted)
@@ -188,6 +188,10 @@ async def test_no_overage_is_sold_while_the_home_has_units_that_are_included(
     settlement = await charging.settle(region.ledger, region.org, admitted.receipt, {CALLS: 110})
     assert settlement.shortfall == {}, "what was used is paid"
     assert await region.lease(meters=held, elsewhere={CALLS: Elsewhere(900, 0)})
+    sold = await region.take(1)
+    assert isinstance(sold, Admitted)
+    assert sold.balances[0].overage == 11
+    assert await region.lease(meters=held, elsewhere=free, asked_s=region.now - OVERAGE_ASKS_SECONDS)
     assert isinstance(await region.take(1), Admitted)
 
 
@@ -274,20 +278,3 @@ async def test_a_return_is_counted_above_what_the_home_has_heard(region: RegionB
     assert await region.lease()
     assert await region.ledger.lower(region.org, {}, GENERATION, above=7) == 8
     assert await region.lower({}) == 9
-
-
-async def test_overage_is_sold_once_the_home_has_nothing_else_or_has_not_answered_for_long(region: RegionBooks) -> None:
-    await region.publish(policy=OveragePolicy.METERED, meters=(MeterLimit(CALLS, 1000),))
-    meters = (MeterLimit(CALLS, 100, None),)
-    assert await region.lease(asked_s=region.now, meters=meters, elsewhere={CALLS: Elsewhere(900, 900, 0, 5, unsold=5)})
-    refused = await region.take(101)
-    assert isinstance(refused, Exhausted)
-    assert refused.more_elsewhere
-    assert isinstance(await region.take(100), Admitted)
-    assert await region.lease(elsewhere={CALLS: Elsewhere(900, 900)})
-    sold = await region.take(1)
-    assert isinstance(sold, Admitted)
-    assert sold.balances[0].overage == 1
-    long_ago = region.now - OVERAGE_ASKS_SECONDS
-    assert await region.lease(asked_s=long_ago, elsewhere={CALLS: Elsewhere(900, 900, 0, 5, unsold=5)})
-    assert isinstance(await region.take(1), Admitted)
