@@ -7,7 +7,7 @@ named then. https://valkey.io/topics/sentinel/ "Sentinels and replicas auto disc
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -50,6 +50,10 @@ class View:
     primary: Primary
     epoch: int
     """Of this configuration: it grows with each failover."""
+    others: tuple[Primary, ...] = ()
+    """Servers that it knows as replicas, and that say that they are primaries. Asked for by `answers` alone."""
+    quorum: int | None = None
+    """So many Sentinels must miss the primary before one begins a failover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,27 @@ def decide(name: str, asked: int, answers: Sequence[View | NoView]) -> Primary:
 
 
 def disagreement(name: str, answers: Sequence[View | NoView]) -> str | None:
-    """That those who answer name different primaries, and which; None: they name one."""
+    """That those who answer name different primaries or quorums, and which; None: they agree."""
     views = [answer for answer in answers if isinstance(answer, View)]
-    return _disagreed(name, views) if len({view.primary for view in views}) > 1 else None
+    if len({view.primary for view in views}) > 1:
+        return _disagreed(name, views)
+    if len({view.quorum for view in views}) > 1:
+        each = "; ".join(f"{view.sentinel} has {view.quorum}" for view in views)
+        return f"the Sentinels disagree on the quorum of the primary {name}: {each}"
+    return None
+
+
+def two_primaries(answers: Sequence[View | NoView]) -> str | None:
+    """That servers say that they are primaries beside the one that the Sentinels name, and which; None: no other."""
+    for view in answers:
+        if isinstance(view, View) and view.others:
+            others = ", ".join(f"{other.host}:{other.port}" for other in view.others)
+            named = f"{view.primary.host}:{view.primary.port}"
+            return (
+                f"there are two primaries: the Sentinels name {named}, and {others} says that it is one, too: what it "
+                "takes is lost when it follows again"
+            )
+    return None
 
 
 def _disagreed(name: str, views: Sequence[View]) -> str:
@@ -109,7 +131,7 @@ class Sentinels:
     async def answers(self) -> list[View | NoView]:
         """What each of them says, also one that is slow."""
         async with self._asking:
-            return await asyncio.gather(*(each.view() for each in self._each))
+            return await asyncio.gather(*(each.view(with_others=True) for each in self._each))
 
     async def _views(self) -> list[View | NoView]:
         """Of a majority, and of the others if they are quick."""
@@ -198,9 +220,9 @@ class _Sentinel:
         self._make: Callable[..., Any] = lambda **more: kind(**(options | more))
         self._connection = self._make()
 
-    async def view(self) -> View | NoView:
+    async def view(self, *, with_others: bool = False) -> View | NoView:
         try:
-            return await self._ask()
+            return await self._ask(with_others=with_others)
         except asyncio.CancelledError:
             await self._connection.disconnect(nowait=True)  # its reply may still come
             raise
@@ -208,20 +230,24 @@ class _Sentinel:
             await self._connection.disconnect(nowait=True)
             return self._judged(e)
 
-    async def _ask(self) -> View | NoView:
+    async def _ask(self, *, with_others: bool) -> View | NoView:
         connection = self._connection
         await connection.connect()
-        # Two commands in one write, which one turn of the Sentinel answers.
-        words = (("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name), ("SENTINEL", "MASTER", self._name))
+        # Together in one write, which one turn of the Sentinel answers.
+        words = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name), ("SENTINEL", "MASTER", self._name)]
+        words += [("SENTINEL", "REPLICAS", self._name)] if with_others else []
         await connection.send_packed_command(connection.pack_commands(words))
-        address, about = await _reply(connection), await _reply(connection)
+        address, about, *lists = [await _reply(connection) for _ in words]
         if address is None:
             return NoView(self.address, f"the Sentinel {self.address} knows no primary {self._name}", for_good=True)
-        for reply in (address, about):
+        for reply in (address, about, *lists):
             if isinstance(reply, ResponseError):
                 return self._judged(reply)
-        fields = dict(zip(about[::2], about[1::2], strict=True))
-        return View(self.address, Primary(address[0], int(address[1])), int(fields["config-epoch"]))
+        replicas = [_fields(each) for of_list in lists for each in of_list]
+        others = tuple(Primary(each["ip"], int(each["port"])) for each in replicas if _is_primary(each))
+        told = _fields(about)
+        named = Primary(address[0], int(address[1]))
+        return View(self.address, named, int(told["config-epoch"]), others, int(told["quorum"]))
 
     def _judged(self, error: Exception) -> NoView:
         text = str(error)
@@ -247,6 +273,15 @@ class _Sentinel:
 
     async def aclose(self) -> None:
         await self._connection.disconnect(nowait=True)
+
+
+def _fields(reply: Sequence[str]) -> dict[str, str]:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _is_primary(replica: Mapping[str, str]) -> bool:
+    """Of the fields of a replica, by what it said of itself last. One that is away is none."""
+    return replica.get("role-reported") == "master" and "down" not in replica.get("flags", "")
 
 
 async def _reply(connection: Any) -> Any:

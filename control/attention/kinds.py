@@ -202,12 +202,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "redis_sentinels_disagree": Kind(
         "Sentinels disagree",
-        "Sentinels name different primaries, and not only for the moment of a failover. The newest configuration is "
-        "followed; of two that are equally new, none is, and no new connection is made.",
+        "Sentinels name different primaries, or another server says that it is one, too, for longer than a failover "
+        "takes. The newest configuration is followed; of two that are equally new, none is.",
         (
             "Read which Sentinel names which server.",
             "Look whether that Sentinel reaches the others and the primary.",
             "One whose file names the wrong server: `SENTINEL REMOVE`, then `SENTINEL MONITOR` as the others have it.",
+            "Two primaries: `REPLICAOF` at the one that the Sentinels do not name.",
         ),
         Tile.LEDGER_FAULTS,
         closes_by_itself=True,
@@ -223,10 +224,36 @@ KINDS: Final[Mapping[str, Kind]] = {
         Tile.LEDGER_FAULTS,
         closes_by_itself=True,
     ),
+    "redis_slots_unserved": Kind(
+        "Slots of the Cluster are not served",
+        "Requests of organizations in these slots get 503, and nothing is given away. The others go on.",
+        (
+            "A primary that has failed: start it again, or promote its replica by `CLUSTER FAILOVER TAKEOVER`.",
+            "Slots that belong to nobody: `valkey-cli --cluster fix`.",
+        ),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
+    "redis_two_primaries": Kind(
+        "Two primaries at one address",
+        "Connections to Redis lead to one of several primaries, so that each recovery finds another server in front. "
+        "Requests get 503 until it is vouched for, and then again.",
+        ("Let the address lead to one of them, and make the other its replica.",),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
+    "redis_shards_differ": Kind(
+        "Redis has another number of shards",
+        "Redis was installed with another `redis.shards` than this control plane's. Nothing is recovered meanwhile.",
+        ("Find who has the other number, and end it. After a flush, `DEL qg:shards`; else set the number it has.",),
+        Tile.LEDGER_FAULTS,
+        closes_by_itself=True,
+    ),
     "clock_skew": Kind(
         "Clock is off",
-        "A host's clock is not that of Redis. Tokens expire too early or too late, and periods end at another time.",
-        ("Set the host's clock, and let it follow a time server.",),
+        "Of the clocks of a host, PostgreSQL and Redis one is off. Tokens go by the host's, periods by that of Redis: "
+        "they end at another time, and a region serves the next one early, out of units that it holds in it.",
+        ("Set the clock that is named, by slewing it, and let it follow a time server.",),
         Tile.LEDGER_FAULTS,
         closes_by_itself=True,
     ),

@@ -3,7 +3,7 @@
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common.redis_sentinel import NoView, Primary, View, decide, disagreement
+from common.redis_sentinel import NoView, Primary, View, decide, disagreement, two_primaries
 from quota.ledger import UnsupportedServer
 
 ONE, OTHER = Primary("10.0.0.1", 6379), Primary("10.0.0.2", 6379)
@@ -49,3 +49,15 @@ def test_sentinels_that_name_one_primary_agree_whatever_the_number_of_its_config
     assert disagreement("main", [View("a", ONE, 4), View("b", ONE, 5), away("c")]) is None
     assert disagreement("main", [View("a", ONE, 4), View("b", OTHER, 5)]) is not None
     assert disagreement("main", [away("a"), away("b")]) is None
+
+
+def test_sentinels_with_another_quorum_each_disagree() -> None:
+    views = [View("a", ONE, 4, quorum=2), View("b", ONE, 4, quorum=3)]
+    assert disagreement("main", views) == ("the Sentinels disagree on the quorum of the primary main: a has 2; b has 3")
+
+
+def test_a_server_that_says_that_it_is_a_primary_beside_the_one_that_is_named_is_told() -> None:
+    assert two_primaries([away("a"), View("b", ONE, 4)]) is None
+    told = two_primaries([View("a", ONE, 4), View("b", ONE, 4, others=(OTHER,))])
+    assert told is not None
+    assert told.startswith("there are two primaries: the Sentinels name 10.0.0.1:6379, and 10.0.0.2:6379 says that")

@@ -40,6 +40,8 @@ async def test_it_is_ready_when_stores_answer_and_services_run(nobody: AsyncClie
         "reconciler",
         "recovery",
         "redis_keeping",
+        "redis_layout",
+        "redis_primaries",
         "refusals",
         "replica",
         "sealer",

@@ -16,7 +16,7 @@ class Address:
     """It runs in a thread of its own, so that it serves whatever the test's loop does."""
 
     def __init__(self, port: int) -> None:
-        self._leads_to = port
+        self._leads_to = [port]
         self._ends: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="address")
@@ -31,11 +31,15 @@ class Address:
         """Connections end, and new ones go there."""
 
         async def switch() -> None:
-            self._leads_to = port
+            self._leads_to = [port]
             for end in self._ends:
                 end.transport.abort()
 
         self._in_thread(switch())
+
+    def alternate(self, *ports: int) -> None:
+        """New connections go to these in turns."""
+        self._leads_to = list(ports)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -52,7 +56,9 @@ class Address:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
         with suppress(OSError):
-            there, towards = await asyncio.open_connection(LOOPBACK, self._leads_to)
+            port, *others = self._leads_to
+            self._leads_to = [*others, port]
+            there, towards = await asyncio.open_connection(LOOPBACK, port)
             ends.append(towards)
             self._ends.update(ends)
             await asyncio.wait(

@@ -2,27 +2,46 @@
 and would lose what is charged."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
 from common import redis_connections
 from common.redis_cluster.client import ClusterClient
+from common.redis_cluster.topology import disagreement, unserved
+from common.redis_keeping import refuse_losses
 from common.redis_sentinel import Sentinels
 from control.attention.keeping import LOSES, KeepingWatch
 from control.attention.standing import Standing
-from control.attention.views import CLUSTER, SENTINELS, ViewsWatch, of_cluster, of_sentinels, watches
+from control.attention.views import (
+    CLUSTER,
+    PRIMARIES,
+    SENTINELS,
+    SHARDS,
+    UNSERVED,
+    ViewsWatch,
+    of_cluster,
+    of_layout,
+    of_sentinels,
+    watches,
+)
 from control.http.context import Context
+from control.ledger.primaries import several
 from control.settings.control_plane import Redis as RedisSettings
 from devstack import valkey, valkey_cluster
 from devstack.child import stopping
 from devstack.ports import LOOPBACK, free_port
 from devstack.sentinels import NAME, Group
 from devstack.valkey_cluster import ClusterNode
+from quota import keys
+from quota.ledger import UnsupportedServer
 from tests.control.plane import MovedClock
+from tests.faults.address import Address
 
 PATIENCE_SECONDS = 60
 SETTINGS = {"cluster-node-timeout": "60000", "repl-diskless-sync-delay": "0"}
@@ -121,7 +140,7 @@ async def test_sentinels_that_name_different_primaries_are_one_incident_until_th
 async def test_servers_of_a_cluster_that_differ_on_a_slot_are_one_incident_until_they_agree(
     context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
 ) -> None:
-    watch = ViewsWatch(Standing(CLUSTER, context.db, clock), "cluster", of_cluster(cluster))
+    watch = ViewsWatch(Standing(CLUSTER, context.db, clock), "cluster", of_cluster(cluster, disagreement))
     await watch.look()
     await watch.look()
     assert await opened(context, CLUSTER) == {}
@@ -147,6 +166,125 @@ async def test_servers_of_a_cluster_that_differ_on_a_slot_are_one_incident_until
     assert await opened(context, CLUSTER) == {}
 
 
+async def test_slots_that_lose_their_owner_are_one_incident_until_they_have_one_and_refuse_a_start(
+    context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
+) -> None:
+    watch = ViewsWatch(Standing(UNSERVED, context.db, clock), "cluster", of_cluster(cluster, unserved))
+    for _ in range(2):
+        await watch.look()
+    assert await opened(context, UNSERVED) == {}
+    for node in nodes:
+        with node.redis as redis:
+            redis.execute_command("CLUSTER DELSLOTS", 100)
+    told = "the Redis Cluster does not cover all slots: no primary has 100"
+    try:
+        await watch.look()
+        assert await opened(context, UNSERVED) == {}, "a failover takes a moment"
+        await watch.look()
+        assert await opened(context, UNSERVED) == {"cluster": told}
+        with pytest.raises(UnsupportedServer, match=told):
+            await refuse_losses(cluster, "none")
+        assert await cluster.get("{another slot}") is None, "the others go on"
+    finally:
+        with nodes[0].redis as redis:
+            redis.execute_command("CLUSTER ADDSLOTS", 100)
+            owner = redis.execute_command("CLUSTER MYID")
+        for node in nodes[1:3]:  # they would hear of it in seconds
+            with node.redis as redis:
+                redis.execute_command("CLUSTER SETSLOT", 100, "NODE", owner)
+
+    async def all_know_of_it() -> bool:
+        return all(view.topology.uncovered is None for view in (await cluster.views()).values())
+
+    await reached(all_know_of_it)
+    await watch.look()
+    assert await opened(context, UNSERVED) == {}
+
+
+async def test_a_primary_of_a_cluster_whose_settings_come_to_lose_is_named_by_the_incident_and_refuses_a_start(
+    context: Context, clock: MovedClock, nodes: list[ClusterNode], cluster: ClusterClient
+) -> None:
+    watch, node = KeepingWatch(context.db, cluster, valkey_cluster.url(nodes), "required", clock), nodes[1]
+    with node.redis as redis:
+        before = redis.config_get("save")["save"]
+        redis.config_set("maxmemory", 1 << 40)
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        redis.config_set("appendonly", "no")
+        redis.config_set("save", "")
+    evicts = f"{node.address}: Redis may remove counters when its memory is full (allkeys-lru)"
+    try:
+        await watch.look()
+        told = await opened(context, LOSES)
+        assert told.keys() == {f"eviction of {node.address}", f"persistence of {node.address}"}
+        assert told[f"eviction of {node.address}"].startswith(evicts)
+        with pytest.raises(UnsupportedServer, match=re.escape(evicts)):
+            await refuse_losses(cluster, "required")
+    finally:
+        with node.redis as redis:
+            redis.config_set("maxmemory-policy", "noeviction")
+            redis.config_set("maxmemory", 0)
+            redis.config_set("appendonly", "yes")
+            redis.config_set("save", before)
+    await watch.look()
+    assert await opened(context, LOSES) == {}
+
+
+async def test_a_redis_that_another_process_has_installed_with_other_shards_is_an_incident_until_it_is_not(
+    context: Context, redis: Redis, clock: MovedClock
+) -> None:
+    watch = ViewsWatch(Standing(SHARDS, context.db, clock), "redis", of_layout(context.ledger), "redis_layout")
+    await watch.look()
+    await redis.set(keys.LAYOUT, 16)
+    try:
+        await watch.look()
+        await watch.look()
+        [(about, why)] = (await opened(context, SHARDS)).items()
+        assert about == "redis"
+        assert why.startswith("redis.shards is 32, but this Redis was installed with 16")
+    finally:
+        await redis.set(keys.LAYOUT, keys.SHARDS_DEFAULT)
+    await watch.look()
+    assert await opened(context, SHARDS) == {}
+
+
+async def test_two_primaries_that_answer_at_one_address_in_turns_are_an_incident_until_one_does(
+    context: Context, clock: MovedClock, watched: Watched
+) -> None:
+    """The primaries of two groups, behind a load balancer."""
+    one, other = watched.one.servers[0], watched.other.servers[0]
+    address = Address(one)
+    try:
+        watch = ViewsWatch(Standing(PRIMARIES, context.db, clock), "redis", partial(several, address.url))
+        for _ in range(2):
+            await watch.look()
+        assert await opened(context, PRIMARIES) == {}
+        address.alternate(one, other)
+        for _ in range(2):
+            await watch.look()
+        [(about, why)] = (await opened(context, PRIMARIES)).items()
+        assert about == "redis"
+        assert why.startswith("2 primaries answer at the address of Redis in turns: ")
+        assert f"(port {one})" in why
+        assert f"(port {other})" in why
+        address.lead(other)
+        await watch.look()
+        assert await opened(context, PRIMARIES) == {}
+    finally:
+        address.close()
+
+
+async def test_a_reason_that_changes_is_told_anew_and_is_the_same_incident(context: Context, clock: MovedClock) -> None:
+    incidents = Standing(UNSERVED, context.db, clock)
+    for why in ("one slot", "two slots", "two slots"):
+        await incidents.follow({"cluster": why})
+    assert await opened(context, UNSERVED) == {"cluster": "two slots"}
+    async with context.db.connection() as connection:
+        assert (
+            await connection.fetchval("SELECT count FROM incident WHERE kind = $1 AND closed_at IS NULL", UNSERVED) == 1
+        )
+    await incidents.follow({})
+
+
 async def looks_at_a_replica(context: Context, watch: KeepingWatch, port: int) -> None:
     """It keeps no file for a while, and then it does not answer for a while."""
     address = f"{LOOPBACK}:{port}"
@@ -166,6 +304,42 @@ async def looks_at_a_replica(context: Context, watch: KeepingWatch, port: int) -
             await replica.config_set("save", before)
     await watch.look()
     assert await opened(context, LOSES) == {}
+
+
+async def test_a_server_that_says_that_it_is_a_primary_beside_the_one_that_is_named_is_an_incident(
+    context: Context, clock: MovedClock, watched: Watched
+) -> None:
+    primary, replica = watched.one.servers
+    hosts = ",".join(f"{LOOPBACK}:{port}" for port in watched.one.sentinels)
+    ask = of_sentinels(Sentinels(f"redis+sentinel://{hosts}/{NAME}/0"))
+    watch = ViewsWatch(Standing(SENTINELS, context.db, clock), NAME, ask)
+    for port in watched.one.sentinels:  # how often it asks its servers who they are
+        async with Redis(host=LOOPBACK, port=port) as sentinel:
+            await sentinel.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 100)
+
+    async def is_known() -> bool:
+        why = await ask()
+        return why is not None and "two primaries" in why
+
+    async with Redis(host=LOOPBACK, port=replica) as other:
+        await other.execute_command("REPLICAOF", "NO", "ONE")
+        try:
+            await reached(is_known)  # in the seconds in which the Sentinels wait for it to follow again
+            await watch.look()
+            await watch.look()
+            told = await opened(context, SENTINELS)
+        finally:
+            await other.execute_command("REPLICAOF", LOOPBACK, primary)
+
+    assert told.keys() == {NAME}
+    assert f"the Sentinels name {LOOPBACK}:{primary}, and {LOOPBACK}:{replica} says that it is one, too" in told[NAME]
+
+    async def is_over() -> bool:
+        return await ask() is None
+
+    await reached(is_over)
+    await watch.look()
+    assert await opened(context, SENTINELS) == {}
 
 
 async def test_a_replica_that_sentinels_could_promote_and_keeps_no_file_is_an_incident(
@@ -208,6 +382,7 @@ async def test_each_topology_has_its_watches(
         settings = RedisSettings.model_validate({"url": url})
         return [each.name for each in watches(context.db, client, settings, clock)]
 
-    assert names(redis, "redis://127.0.0.1") == ["redis_keeping"]
-    assert names(redis, "redis+sentinel://127.0.0.1:1/main") == ["redis_keeping", "redis_views"]
-    assert names(cluster, "redis+cluster://127.0.0.1:1") == ["redis_keeping", "redis_views"]
+    of_all = ["redis_keeping", "redis_layout"]
+    assert names(redis, "redis://127.0.0.1") == [*of_all, "redis_primaries"]
+    assert names(redis, "redis+sentinel://127.0.0.1:1/main") == [*of_all, "redis_views"]
+    assert names(cluster, "redis+cluster://127.0.0.1:1") == [*of_all, "redis_views", "redis_slots"]
