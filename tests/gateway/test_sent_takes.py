@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.cluster.node_place import NodePlace
 from gateway.ledger.link import Link
+from gateway.ledger.takes import Read
 from gateway.ledger.takes import Take as SentTake
 from gateway.metering.costs import price_of
 from gateway.redis.connection import Connection, Lost, ReplyTimes
@@ -53,6 +54,9 @@ class Cluster:
 
     def wait(self, take: SentTake, reason: str) -> None:
         self.waiting.append((take[3], reason))
+
+    def wait_read(self, read: Read, reason: str) -> None:
+        raise AssertionError("nothing is read")
 
     def look_now(self) -> None:
         self.looked += 1
