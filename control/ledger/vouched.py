@@ -23,7 +23,7 @@ from common.redis_cluster.client import ClusterClient
 from common.redis_connections import ask, enter
 from control.db import StoreUnavailable
 from quota import keys, scripts
-from quota.scripts import NOT_VOUCHED
+from quota.scripts import NOT_VOUCHED, Script
 
 log = structlog.get_logger()
 
@@ -31,6 +31,7 @@ _RUN_ID = re.compile(r"run_id:([0-9a-f]+)")
 _CHARGING: Final = ("take", "settle", "recall")
 _BY_DIGEST: Final = {scripts.script(name).sha: scripts.vouched(name) for name in _CHARGING}
 _BY_TEXT: Final = {scripts.script(name).source.decode(): scripts.vouched(name) for name in _CHARGING}
+_BY_COMMAND: Final[Mapping[Any, Mapping[Any, Script]]] = {"EVALSHA": _BY_DIGEST, "EVAL": _BY_TEXT}
 
 
 class NotVouchedFor(RedisError):
@@ -57,11 +58,11 @@ class _Vouched:
 
     async def send_command(self, *args: Any, **options: Any) -> None:
         connection = cast("Any", super())
-        if args[0] in ("EVAL", "EVALSHA"):
-            args = await self._guarded(*args)
+        if (vouched := _BY_COMMAND.get(args[0], {}).get(args[1] if len(args) > 1 else None)) is not None:
+            args = await self._guarded(vouched, *args)
         await connection.send_command(*args, **options)
 
-    async def _guarded(self, name: str, script: str, key_count: int, *words: Any) -> tuple[Any, ...]:
+    async def _guarded(self, vouched: Script, name: str, script: str, key_count: int, *words: Any) -> tuple[Any, ...]:
         """The same call, which compares the generation of its shard."""
         connection, shard = cast("Any", self), keys.shard_in(words[0])
         if not connection.is_connected or not self._is_for(shard):
@@ -71,7 +72,6 @@ class _Vouched:
                 raise TryAgainError("TRYAGAIN the shard is not vouched for where it is looked for")
         if self.vouched is None:
             return name, script, key_count, *words
-        vouched = _BY_DIGEST[script] if name == "EVALSHA" else _BY_TEXT[script]
         argv_at = int(key_count)
         return (
             name,

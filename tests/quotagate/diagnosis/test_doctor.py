@@ -143,7 +143,7 @@ def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     good_by_name = {line[7:25].strip(): line.startswith("good") for line in result.stdout.splitlines()}
     assert good_by_name.pop("redis persistence") is False  # the one for tests keeps nothing
     good_by_name.pop("redis round trip")  # good or wrong: the machine of the tests may be busy
-    assert set(good_by_name) == {"redis version", "redis eviction", "redis clock", "installation"}
+    assert set(good_by_name) == {"redis version", "redis eviction", "redis primaries", "redis clock", "installation"}
     assert all(good_by_name.values())
 
 
