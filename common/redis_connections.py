@@ -7,7 +7,7 @@ forever: the demoted server leaves its connections open, and refuses every write
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 from weakref import WeakSet
 
 import structlog
@@ -17,7 +17,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from common import redis_server, redis_url
+from common import redis_server, redis_tls, redis_url
 from common.redis_cluster import address as cluster_address
 from common.redis_cluster.address import is_cluster
 from common.redis_cluster.client import ClusterClient
@@ -74,25 +74,46 @@ def twin(redis: Redis) -> Redis:
 async def enter(connection: Any, *, of_cluster: bool = False) -> None:
     """The first commands on a new connection. `of_cluster`: to a node of a Cluster, which may be a replica. Raises
     UnsupportedServer, ReadOnlyError for a replica of one server, and the errors of redis-py."""
-    denied: AuthenticationError | None = None
     try:
-        await connection.on_connect()
-    except AuthenticationError as e:  # a Sentinel does not know this password; what it is says more than this error
-        denied = e
+        await redis_tls.first_commands(connection, connection.url)
+    except AuthenticationError as e:
+        await _refuse(connection, e, of_cluster=of_cluster)
     try:
         info = await ask(connection, "INFO")
     except ResponseError as e:
-        if denied is not None:
-            raise denied from None
         log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))
         return
+    fields = _require_supported(info, of_cluster=of_cluster)
+    if not of_cluster and (reason := redis_server.not_a_primary(fields)):  # there a replica says who has the key
+        raise ReadOnlyError(reason)
+
+
+async def _refuse(connection: Any, denied: AuthenticationError, *, of_cluster: bool) -> NoReturn:
+    """A server that does not let us in. A Sentinel does not know this password: what it is says more than that."""
+    # redis-py has closed the connection: the next command makes another one, and would come back here.
+    entering, connection.redis_connect_func = connection.redis_connect_func, _let_be
+    try:
+        _require_supported(await ask(connection, "INFO"), of_cluster=of_cluster)
+    except UnsupportedServer:
+        raise
+    except RedisError:  # it tells nobody else
+        pass
+    finally:
+        connection.redis_connect_func = entering
+    user = connection.username or "default"
+    raise AuthenticationError(f"{redis_tls.where(connection)} does not let the user {user} in: {denied}") from None
+
+
+async def _let_be(connection: Any) -> None:
+    """Without the first commands."""
+
+
+def _require_supported(info: Any, *, of_cluster: bool) -> redis_server.Info:
+    """The fields of INFO. Raises UnsupportedServer."""
     fields = redis_server.fields_of(info if isinstance(info, bytes) else str(info).encode())
     if reason := redis_server.unsupported(fields, of_cluster=of_cluster):
         raise UnsupportedServer(reason)
-    if denied is not None:
-        raise denied
-    if not of_cluster and (reason := redis_server.not_a_primary(fields)):  # there a replica says who has the key
-        raise ReadOnlyError(reason)
+    return fields
 
 
 async def ask(connection: Any, *command: str) -> Any:

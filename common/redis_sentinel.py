@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -19,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from common import redis_url
+from common import redis_tls, redis_url
 from common.redis_sentinel_url import taken_apart
 from common.redis_tls import WithCertificates
 from quota.ledger import UnsupportedServer
@@ -75,7 +76,8 @@ def decide(name: str, asked: int, answers: Sequence[View | NoView]) -> Primary:
         if len({view.primary for view in agreed}) == 1:
             return agreed[0].primary
         raise UnsupportedServer(_disagreed(name, agreed))
-    faults = [answer for answer in answers if isinstance(answer, NoView)]
+    # In one order, by which the same reasons are the same text: whoever tells them tells them once.
+    faults = sorted((answer for answer in answers if isinstance(answer, NoView)), key=lambda fault: fault.sentinel)
     wrong = [fault for fault in faults if fault.for_good]
     if asked - len(wrong) < majority:
         raise UnsupportedServer("; ".join(fault.reason for fault in wrong))
@@ -217,18 +219,30 @@ class _Sentinel:
         # RESP2, since a reply of RESP3 may be a map, and a message may come between two replies.
         times = {"socket_timeout": ask_seconds, "socket_connect_timeout": ask_seconds}
         options = {**parts, **times, "protocol": 2, "retry": Retry(NoBackoff(), 0), "decode_responses": True}
+        options["redis_connect_func"] = partial(redis_tls.first_commands, url=url)
         self._make: Callable[..., Any] = lambda **more: kind(**(options | more))
         self._connection = self._make()
+        self._answers = True
 
     async def view(self, *, with_others: bool = False) -> View | NoView:
         try:
-            return await self._ask(with_others=with_others)
+            view = await self._ask(with_others=with_others)
         except asyncio.CancelledError:
             await self._connection.disconnect(nowait=True)  # its reply may still come
             raise
         except (RedisError, OSError) as e:
             await self._connection.disconnect(nowait=True)
-            return self._judged(e)
+            view = self._judged(e)
+        self._tell(view)
+        return view
+
+    def _tell(self, view: View | NoView) -> None:
+        """In the log, also where the others are enough: a Sentinel that is of no use is one fewer to be lost."""
+        if self._answers and isinstance(view, NoView):
+            log.warning("a sentinel does not tell the primary", sentinel=self.address, reason=view.reason)
+        elif not self._answers and isinstance(view, View):
+            log.info("a sentinel tells the primary again", sentinel=self.address)
+        self._answers = isinstance(view, View)
 
     async def _ask(self, *, with_others: bool) -> View | NoView:
         connection = self._connection
@@ -250,7 +264,7 @@ class _Sentinel:
         return View(self.address, named, int(told["config-epoch"]), others, int(told["quorum"]))
 
     def _judged(self, error: Exception) -> NoView:
-        text = str(error)
+        text = str(error).removeprefix(f"{self.address} ")  # which the reader is told anyway
         if "unknown command" in text.lower():
             return NoView(self.address, f"{self.address} is no Sentinel, but a server that holds data", for_good=True)
         return NoView(self.address, text or type(error).__name__, for_good=False)

@@ -63,6 +63,7 @@ _BY_TEXT: Final = (
     ("this is no node of a Redis Cluster", Refused("", Course.DIAL_AGAIN, "redis is no cluster")),
     ("the Redis Cluster does not cover all slots", Refused("", Course.DIAL_AGAIN, _NOT_COVERED)),
     ("but this Redis was installed with", Refused("", Course.DIAL_AGAIN, "redis was installed with other shards")),
+    (" does not let the user ", REFUSED["NOAUTH"]),
     ("the Sentinels disagree", Refused("", Course.DIAL_AGAIN, "the sentinels of redis disagree")),
     (" Sentinels name the primary ", Refused("", Course.DIAL_AGAIN, "too few sentinels of redis answer")),
     (" is no Sentinel, ", Refused("", Course.DIAL_AGAIN, "what is to be a sentinel of redis is none")),

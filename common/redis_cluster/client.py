@@ -100,9 +100,9 @@ class ClusterClient(Redis):
         return {at: view for at, view in zip(addresses, found, strict=True) if isinstance(view, View)}
 
     async def _views(self, addresses: Sequence[Address]) -> tuple[list[View], RedisError | None]:
-        """Of a majority, and of those who answer soon after it."""
-        asked = {asyncio.create_task(self._view(address)) for address in addresses}
-        views, error, waiting = list[View](), None, asked
+        """Of a majority, and of those who answer soon after it; and why the first one did not of those who did not."""
+        asked = {asyncio.create_task(self._view(address)): number for number, address in enumerate(addresses)}
+        views, errors, waiting = list[View](), dict[int, RedisError](), set(asked)
         try:
             while waiting:
                 enough = len(views) > len(addresses) // 2
@@ -117,12 +117,12 @@ class ClusterClient(Redis):
                     except UnsupportedServer:
                         raise
                     except RedisError as e:
-                        error = e
+                        errors[asked[task]] = e
         finally:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-        return views, error
+        return views, errors[min(errors)] if errors else None
 
     async def _view(self, address: Address) -> View:
         async with self.at(address).pipeline(transaction=False) as pipeline:

@@ -352,7 +352,7 @@ class Link:
     def on_unreachable(self, error: Exception, *, first: bool) -> None:
         reason = str(error) or "connection timed out"
         if first or reason != self.pauses.reason:
-            log.warning("redis is away", reason=reason)
+            log.warning("redis is away", server=self._dialer.server, reason=reason)
         self.pauses.end(Pause.REFUSED)
         self.pauses.begin(Pause.AWAY, reason)
         if isinstance(error, Lost) and (refused := redis_server.refused(reason)) is not None:

@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         "_timeout",
         "_transport",
         "_watchdog",
+        "closed",
         "lost",
         "read_at",
     )
@@ -114,6 +115,8 @@ class Connection(asyncio.Protocol):
         """Loop time when Redis answered last."""
         self.lost: str | None = None
         """Why it has ended, once it has."""
+        self.closed = False
+        """The server, or the network, has ended it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -183,6 +186,7 @@ class Connection(asyncio.Protocol):
             self.abort(self._ending_reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = self.lost is None
         self._lose(str(exc) if exc else "Redis closed the connection")
 
     # Transitions

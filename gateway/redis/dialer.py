@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 from redis.exceptions import RedisError
 
-from common import redis_server, redis_url
+from common import redis_server, redis_tls, redis_url
 from common.certificates import Certificates
+from common.redis_cluster.topology import Address
 from common.redis_sentinel import Primary, Sentinels
 from common.redis_sentinel_url import is_sentinel
 from gateway.redis.connection import Connection, ConnectionOwner, Lost
@@ -37,6 +38,7 @@ class Dialer:
         "_url",
         "primary",
         "sentinels",
+        "server",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int, *, of_cluster: bool = False) -> None:
@@ -54,6 +56,8 @@ class Dialer:
         """Who say where to dial; None: the URL does."""
         self.primary: Primary | None = None
         """Whom they named when it was dialed last."""
+        self.server: str | None = None
+        """Whom it has dialed last: host:port, or a path."""
 
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""
@@ -70,11 +74,12 @@ class Dialer:
             options["host"], options["port"] = self.primary
         connection = Connection(self._loop, owner, CONNECT_TIMEOUT_SECONDS)
         if "path" in options:
+            self.server = options["path"]
             await self._loop.create_unix_connection(lambda: connection, options["path"])
         else:
-            await self._loop.create_connection(
-                lambda: connection, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
-            )
+            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            self.server = str(Address(host, port))
+            await self._connect(lambda: connection, host, port, tls)
         try:
             await self._enter(connection, options.get("username"), options.get("password"))
             if database := options.get("db"):
@@ -90,6 +95,18 @@ class Dialer:
             connection.abort("handshake failed")
             raise
         return connection
+
+    async def _connect(self, make: Callable[[], Connection], host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        if tls is None:
+            await self._loop.create_connection(make, host, port)
+            return
+        seconds = redis_tls.handshake_seconds(CONNECT_TIMEOUT_SECONDS)
+        try:
+            await self._loop.create_connection(make, host, port, ssl=tls, ssl_handshake_timeout=seconds)
+        except ConnectionAbortedError as e:
+            if e.errno is not None:  # by the network, and not by the event loop after its time for the handshake
+                raise
+            raise Lost(redis_tls.NO_HANDSHAKE, applied=False) from None
 
     async def _named(self, sentinels: Sentinels) -> Primary:
         try:
@@ -114,6 +131,8 @@ class Dialer:
         try:
             info = redis_server.fields_of(await connection.ask("INFO"))
         except Lost as e:
+            if connection.closed and connection.lost is not None:
+                raise Lost(f"Redis {redis_tls.closed(self._url)}", applied=False) from None
             if connection.lost is not None or denied is not None:
                 raise denied or e from None
             log.warning("redis does not tell its role, so a replica shows only when it refuses", reason=str(e))

@@ -34,6 +34,8 @@ class Server:
     info: dict[str, Any] | None
     """None: it does not answer."""
     save: str | None
+    fault: str | None = None
+    """Why it does not."""
 
 
 async def of_sentinels(url: str, primary: Any) -> list[Finding]:
@@ -79,8 +81,8 @@ async def _server(plain: str, address: str) -> Server:
     async with Redis.from_url(plain, decode_responses=True, **_TIMES) as client:
         try:
             return Server(address, await client.info(), await redis_keeping.save_points(client))
-        except (RedisError, OSError):
-            return Server(address, None, None)
+        except (RedisError, OSError) as e:
+            return Server(address, None, None, str(e) or type(e).__name__)
 
 
 def _address(server: Mapping[str, str]) -> str:
@@ -134,6 +136,8 @@ def judge_servers(servers: Sequence[Server]) -> Iterator[Finding]:
     for each in servers:
         if each.info is not None:
             yield from _judge_server(each.address, each.info, each.save)
+        elif each.fault is not None:
+            yield judged(False, f"redis {each.address}", f"could be promoted, and does not answer: {each.fault}")
 
 
 def _judge_server(address: str, info: dict[str, Any], save: str | None) -> Iterator[Finding]:

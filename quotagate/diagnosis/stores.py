@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from quotagate.diagnosis.certificates import judge_end, shown_until
+from quotagate.diagnosis import redis_certificates
 from quotagate.diagnosis.finding import Finding, Level, judged, noted
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -27,7 +27,8 @@ def of_redis(url: str, skews: Skews, shards: Mapping[str, int] | None = None) ->
     from quota.ledger import LedgerUnavailable, UnsupportedServer
 
     try:
-        redis_url.certificates(url)
+        for each in (url, *redis_url.plain_urls(url)):
+            redis_url.certificates(each)
         return asyncio.run(_ask_redis(url, skews, shards or {}))
     except (ValueError, UnsupportedServer) as e:
         return [judged(False, "redis", str(e))]
@@ -37,8 +38,6 @@ def of_redis(url: str, skews: Skews, shards: Mapping[str, int] | None = None) ->
 
 async def _ask_redis(url: str, skews: Skews, shards: Mapping[str, int]) -> list[Finding]:
     """Connects as both planes do, so that it fails where they would. Raises RedisError."""
-    from redis import RedisError
-
     from common import redis_connections
     from common.redis_sentinel_url import is_sentinel
     from quota import keys
@@ -56,13 +55,7 @@ async def _ask_redis(url: str, skews: Skews, shards: Mapping[str, int]) -> list[
         findings += judge_shards(None if installed is None else int(installed), shards)
         if is_sentinel(url):
             findings += await of_sentinels(url, client)
-    try:
-        ends = await _redis_certificate(url)
-    except (OSError, RedisError) as e:
-        reason = str(e) or type(e).__name__
-        return [*findings, judged(False, "redis certificate", f"another connection failed: {reason}")]
-    if ends is not None:
-        findings.append(judged(*_certificate("redis certificate", ends)))
+        findings += await redis_certificates.of_all(url, client)
     return findings
 
 
@@ -81,31 +74,6 @@ async def _of_servers(url: str, client: Any) -> list[Finding]:
         several = await primaries.several(url)
         findings.append(judged(several is None, "redis primaries", several or "one answers"))
     return findings
-
-
-async def _redis_certificate(url: str) -> float | None:
-    """When the one that Redis shows ends; None without TLS."""
-    from common import redis_url
-    from common.redis_sentinel import Sentinels
-    from common.redis_sentinel_url import is_sentinel
-
-    certificates, parts = redis_url.certificates(url), redis_url.parts(url)
-    if certificates is None:
-        return None
-    if is_sentinel(url):
-        sentinels = Sentinels(url)
-        try:
-            host, port = await sentinels.primary()
-        finally:
-            await sentinels.aclose()
-    else:
-        host, port = parts.get("host", "localhost"), parts.get("port", 6379)
-    return await shown_until(host, port, await certificates.current())
-
-
-def _certificate(what: str, ends: float) -> tuple[bool, str, str]:
-    good, detail = judge_end(ends, time.time())
-    return good, what, f"the one that it shows {detail}"
 
 
 def judge_redis(info: dict[str, Any], save: str | None) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 import asyncpg
@@ -33,6 +34,16 @@ CLIENTS = 8
 REFUSED_IN_A_ROW = 3  # then a client has seen its end
 
 
+class Served(Protocol):
+    """A gateway, and where what it charges is written."""
+
+    @property
+    def dsn(self) -> str: ...
+    @property
+    def gateway(self) -> str:
+        """Its address."""
+
+
 @dataclass(frozen=True)
 class Planes:
     """Both, wherever their Redis is."""
@@ -51,9 +62,14 @@ class Planes:
 
     async def admitted_now(self, org: str) -> int:
         """What one client is given until it is refused."""
-        load = Load(self, org, clients=1)
-        await load.run(0, lambda: asyncio.sleep(0))
-        return load.answers[200]
+        return await admitted_now(self, org)
+
+
+async def admitted_now(served: Served, org: str) -> int:
+    """What one client is given until it is refused."""
+    load = Load(served, org, clients=1)
+    await load.run(0, lambda: asyncio.sleep(0))
+    return load.answers[200]
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ def ready(url: str) -> bool:
 class Load:
     """Clients that ask until they are refused for good."""
 
-    def __init__(self, stack: Planes, org: str, clients: int = CLIENTS) -> None:
+    def __init__(self, stack: Served, org: str, clients: int = CLIENTS) -> None:
         self._clients = clients
         self.answers: Counter[int] = Counter()
         token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
@@ -168,7 +184,7 @@ class Load:
             await asyncio.sleep(0.05 if status == 503 else 0.001)
 
 
-async def written(stack: Planes, org: str, units: int) -> int:
+async def written(stack: Served, org: str, units: int) -> int:
     """Units in Postgres, once the writer is there."""
     connection = await asyncpg.connect(stack.dsn)
     try:

