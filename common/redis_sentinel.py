@@ -222,7 +222,7 @@ class _Sentinel:
         options["redis_connect_func"] = partial(redis_tls.first_commands, url=url)
         self._make: Callable[..., Any] = lambda **more: kind(**(options | more))
         self._connection = self._make()
-        self._answers = True
+        self._told = ""  # why it did not, in the log
 
     async def view(self, *, with_others: bool = False) -> View | NoView:
         try:
@@ -238,11 +238,12 @@ class _Sentinel:
 
     def _tell(self, view: View | NoView) -> None:
         """In the log, also where the others are enough: a Sentinel that is of no use is one fewer to be lost."""
-        if self._answers and isinstance(view, NoView):
-            log.warning("a sentinel does not tell the primary", sentinel=self.address, reason=view.reason)
-        elif not self._answers and isinstance(view, View):
+        reason = view.reason if isinstance(view, NoView) else ""
+        if reason and reason != self._told:
+            log.warning("a sentinel does not tell the primary", sentinel=self.address, reason=reason)
+        elif self._told and not reason:
             log.info("a sentinel tells the primary again", sentinel=self.address)
-        self._answers = isinstance(view, View)
+        self._told = reason
 
     async def _ask(self, *, with_others: bool) -> View | NoView:
         connection = self._connection

@@ -151,7 +151,7 @@ class SecuredNode(ClusterNode):
 
 
 @contextmanager
-def cluster(directory: Path, door: Door, primaries: int = 3, replicas: int = 1) -> Iterator[list[SecuredNode]]:
+def cluster(directory: Path, door: Door, primaries: int, replicas: int = 1) -> Iterator[list[SecuredNode]]:
     """The primaries first. The replica is that of the first one."""
     names = [f"node-{number}" for number in range(primaries + replicas)]
     nodes = [SecuredNode(directory / name, free_port(), free_port(), door=door) for name in names]

@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -30,6 +31,8 @@ class Wire:
     def __init__(self, target: int) -> None:
         self._target = target
         self._cut = False
+        self._ends: list[asyncio.StreamWriter] = []
+        self._passing: list[asyncio.Task[Any]] = []
         self.port = 0
 
     def cut(self) -> None:
@@ -38,10 +41,17 @@ class Wire:
     async def on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._target)
+            self._ends += writer, far_writer
+            self._passing.append(cast("asyncio.Task[Any]", asyncio.current_task()))
             takes = asyncio.Event()
             await asyncio.gather(
                 self._pass_on(reader, far_writer, takes, watched=True), self._pass_on(far_reader, writer, takes)
             )
+
+    async def aclose(self) -> None:
+        for end in self._ends:
+            end.close()
+        await asyncio.gather(*self._passing, return_exceptions=True)
 
     async def _pass_on(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, takes: asyncio.Event, *, watched: bool = False
@@ -53,7 +63,8 @@ class Wire:
                 if not self._cut or takes.is_set():
                     sink.write(data)
                     await sink.drain()
-        sink.close()
+        if not self._cut or takes.is_set():  # else the other end does not hear of it
+            sink.close()
 
 
 @asynccontextmanager
@@ -63,6 +74,7 @@ async def leading_to(target: int) -> AsyncIterator[Wire]:
     wire.port = server.sockets[0].getsockname()[1]
     yield wire
     server.close()
+    await wire.aclose()
 
 
 class Sides:
@@ -75,7 +87,11 @@ class Sides:
         self._wires = to_old, to_sentinel
         self._sentinel = sentinel
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
+        """When the replica has just been heard, so that the primary goes on for a second or more."""
+        async with Redis.from_url(self.old.url) as redis, asyncio.timeout(PATIENCE_SECONDS):
+            while (await redis.info("replication"))["slave0"]["lag"]:  # noqa: ASYNC110 - as below
+                await asyncio.sleep(0.01)
         for wire in self._wires:
             wire.cut()
 
@@ -83,7 +99,7 @@ class Sides:
         """The Sentinel knows a replica that follows."""
         async with Redis(port=self._sentinel, protocol=2, decode_responses=True) as sentinel:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while "ok" not in str(await sentinel.execute_command("SENTINEL", "REPLICAS", NAME)):  # noqa: ASYNC110
+                while "'ok'" not in str(await sentinel.execute_command("SENTINEL", "REPLICAS", NAME)):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # it rings no bell
 
     async def failed_over(self) -> None:
@@ -108,11 +124,13 @@ async def apart(directory: Path) -> AsyncIterator[Sides]:
         old.start({"repl-diskless-sync-delay": "0"})
         to_old = await stack.enter_async_context(leading_to(old.port))
         new.start({"replicaof": f"{LOOPBACK} {to_old.port}"}, ready=False)
-        async with Redis.from_url(old.url) as redis:
-            await redis.config_set("min-replicas-max-lag", MAX_LAG_SECONDS, "min-replicas-to-write", 1)
+        assert new.child is not None
+        await asyncio.to_thread(valkey.wait_ready, new.child, new.port)  # the wire is of this loop
+        async with Redis.from_url(old.url) as redis, Redis.from_url(new.url) as replica:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while not (await redis.info("replication")).get("min_slaves_good_slaves"):  # noqa: ASYNC110
+                while (await replica.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # it rings no bell
+            await redis.config_set("min-replicas-max-lag", MAX_LAG_SECONDS, "min-replicas-to-write", 1)
         port, settings = free_port(), directory / "sentinel.conf"
         settings.write_text(
             f"bind {LOOPBACK}\nport {port}\ndir {directory}\nsentinel monitor {NAME} {LOOPBACK} {to_old.port} 1\n"
@@ -135,7 +153,7 @@ async def test_a_gateway_that_is_cut_off_with_the_old_primary_gives_away_what_it
             takers.pause_seconds = PAUSE_SECONDS
             takers.start()
             await admit(takers, ADMITTED_BEFORE)
-            sides.cut()
+            await sides.cut()
             await sides.failed_over()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while link.fault != "redis has fewer replicas than it must have":  # noqa: ASYNC110
