@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +94,7 @@ def showing(client: Any, shown: Path, before: Path) -> Iterator[None]:
         show(before)
 
 
-def options(prefix: str = "", **given: object) -> str:
+def options(prefix: str = "", /, **given: object) -> str:
     return urlencode({f"{prefix}{name}": str(value) for name, value in given.items()})
 
 
@@ -147,7 +148,7 @@ class SecuredNode(ClusterNode):
 
     def wait_ready(self, pause: Pause = time.sleep) -> None:
         assert self.child is not None
-        self.child.wait_until(lambda: self.opened.answers(self.port), READY_SECONDS, pause)
+        self.child.wait_until(partial(self.opened.answers, self.port), READY_SECONDS, pause)
 
 
 @contextmanager
@@ -215,16 +216,17 @@ def watched(
     """The Sentinels are let in by the servers with their own certificate, and the user and password of the servers."""
     of_servers, of_sentinels = ([free_port() for _ in range(count)] for count in (servers, sentinels))
     with ExitStack() as stack:
-        started: dict[int, Child] = {}
-        for number, port in enumerate((*of_servers, *of_sentinels)):
-            if port in of_servers:
-                lines, words = _of_server(door, port, None if number == 0 else of_servers[0]), ()
-            else:
-                lines, words = _of_sentinel(door_of_sentinels, port, door, of_servers[0], sentinels), ("--sentinel",)
-            started[port] = stack.enter_context(stopping(start(directory / f"server-{number}", lines, *words)))
+        started = dict[int, Child]()
+        for number, port in enumerate(of_servers):
+            lines = _of_server(door, port, None if number == 0 else of_servers[0])
+            started[port] = stack.enter_context(stopping(start(directory / f"server-{number}", lines)))
+        for number, port in enumerate(of_sentinels):
+            lines = _of_sentinel(door_of_sentinels, port, door, of_servers[0], sentinels)
+            child = start(directory / f"sentinel-{number}", lines, "--sentinel")
+            started[port] = stack.enter_context(stopping(child))
         for port, child in started.items():
             opened = door if port in of_servers else door_of_sentinels
-            child.wait_until(lambda opened=opened, port=port: opened.answers(port), READY_SECONDS)
+            child.wait_until(partial(opened.answers, port), READY_SECONDS)
         yield Watched(
             {port: started[port] for port in of_servers},
             {port: started[port] for port in of_sentinels},

@@ -80,7 +80,7 @@ async def status_of(started: Gateway, org: str) -> int:
 
 
 @asynccontextmanager
-async def gateway(url: str, upstream: str, **intervals: float) -> AsyncIterator[Gateway]:
+async def gateway(url: str, upstream: str, *, start_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Gateway]:
     settings = {
         "redis": {"url": url, **PATIENT},
         "auth": {"algorithms": ["HS256"], "secret": JWT_SECRET, "issuer": ISSUER, "audience": AUDIENCE},
@@ -88,6 +88,6 @@ async def gateway(url: str, upstream: str, **intervals: float) -> AsyncIterator[
         "routes": [{"path": "/", "upstream": "sample"}],
         "access_log": {"path": "/dev/null"},
     }
-    given = Intervals(**{"start_seconds": DEADLINE_SECONDS, **intervals})
-    async with running(GatewaySettings.model_validate(settings), given) as started:
+    intervals = Intervals(start_seconds=start_seconds)
+    async with running(GatewaySettings.model_validate(settings), intervals) as started:
         yield started
