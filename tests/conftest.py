@@ -27,6 +27,7 @@ settings.load_profile("busy")
 
 
 LONGEST = (
+    "e2e/test_demo_history.py",
     "observability/",
     "production/",
     "browser/",
