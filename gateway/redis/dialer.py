@@ -4,12 +4,14 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 from redis.exceptions import RedisError
 
 from common import redis_server, redis_tls, redis_url
 from common.certificates import Certificates
+from common.clock import Clock, system_clock
 from common.redis_cluster.topology import Address
 from common.redis_sentinel import Primary, Sentinels
 from common.redis_sentinel_url import is_sentinel
@@ -21,6 +23,9 @@ from quota.scripts import script
 
 log = structlog.get_logger()
 
+CLOCK_SKEW_SECONDS_MAX: Final = 2.0
+"""As the control plane has it where its settings say nothing."""
+
 Check = Callable[[Connection], Awaitable[None]]
 """A last word of the handshake. Raises Lost where the connection must not be used."""
 
@@ -29,6 +34,7 @@ class Dialer:
     __slots__ = (
         "_certificates",
         "_client_id",
+        "_clock",
         "_loop",
         "_name",
         "_of_cluster",
@@ -41,8 +47,17 @@ class Dialer:
         "server",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, shards: int, *, of_cluster: bool = False) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        url: str,
+        shards: int,
+        *,
+        of_cluster: bool = False,
+        clock: Clock = system_clock,
+    ) -> None:
         """`of_cluster`: it leads to one server of a Cluster."""
+        self._clock = clock
         self._of_cluster = of_cluster
         self._loop = loop
         self._url = url
@@ -164,3 +179,9 @@ class Dialer:
             log.warning("redis does not let the gateway end its old connections", reason=str(e))
             return
         self._redis_ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - self._loop.time() * 1000
+        ahead_seconds = self._clock() - int(seconds) - int(microseconds) / 1e6
+        if abs(ahead_seconds) > CLOCK_SKEW_SECONDS_MAX:
+            log.warning(
+                "the clock of this machine, by which tokens expire, is off from that of redis, by which periods end",
+                seconds_ahead_of_redis=round(ahead_seconds, 3),
+            )
