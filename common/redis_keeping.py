@@ -8,7 +8,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from common.redis_cluster.client import ClusterClient
-from common.redis_cluster.topology import Topology
+from common.redis_cluster.topology import Address, Topology
 from common.redis_server import evicting, forgetting
 from quota.ledger import LedgerUnavailable, UnsupportedServer
 
@@ -29,12 +29,15 @@ class Losses:
         return filter(None, (self.eviction, self.persistence))
 
 
-async def ask(redis: Any, persistence: Persistence) -> Mapping[str, Losses | None]:
+async def ask(redis: Any, persistence: Persistence, *, tell: bool = False) -> Mapping[str, Losses | None]:
     """Of each primary of a Cluster, by its address, and of one server by an empty one; None: it does not answer. What a
-    server does not tell is taken for good. Raises LedgerUnavailable where none answers, UnsupportedServer."""
+    server does not tell is taken for good. `tell`: the log has why one of a Cluster does not answer. Raises
+    LedgerUnavailable where none answers, UnsupportedServer."""
     if not isinstance(redis, ClusterClient):
         return {"": await of_server(redis, persistence)}
-    found = {str(address): await _of_one(redis.at(address), persistence) for address in (await _of(redis)).primaries}
+    found: dict[str, Losses | None] = {}
+    for address in (await _of(redis)).primaries:
+        found[str(address)] = await _of_one(redis, address, persistence, tell=tell)
     if not any(found.values()):
         raise LedgerUnavailable("info: no server of the Redis Cluster answers")
     return found
@@ -50,10 +53,12 @@ async def _of(cluster: ClusterClient) -> Topology:
         raise LedgerUnavailable(f"info: {e}") from e
 
 
-async def _of_one(redis: Any, persistence: Persistence) -> Losses | None:
+async def _of_one(cluster: ClusterClient, address: Address, persistence: Persistence, *, tell: bool) -> Losses | None:
     try:
-        return await of_server(redis, persistence)
-    except LedgerUnavailable:
+        return await of_server(cluster.at(address), persistence)
+    except LedgerUnavailable as e:
+        if tell:
+            log.warning("a server of the Redis Cluster does not answer", server=str(address), reason=str(e))
         return None
 
 
@@ -84,6 +89,6 @@ async def refuse_losses(redis: Any, persistence: Persistence) -> None:
     LedgerUnavailable."""
     if isinstance(redis, ClusterClient):
         (await _of(redis)).require_all_slots()
-    for address, losses in (await ask(redis, persistence)).items():
+    for address, losses in (await ask(redis, persistence, tell=True)).items():
         for reason in losses or ():
             raise UnsupportedServer(f"{address}: {reason}" if address else reason)

@@ -18,13 +18,13 @@ async def of_cluster(client: "ClusterClient") -> list[Finding]:
     views = await client.views()
     servers = list(dict.fromkeys((*topology.primaries, *topology.replicas)))
     found = await asyncio.gather(*(_of_server(client.at(address)) for address in servers))
-    by_address = {str(address): each for address, each in zip(servers, found, strict=True) if each}
-    away = [str(address) for address, each in zip(servers, found, strict=True) if not each]
+    by_address = {str(address): each for address, each in zip(servers, found, strict=True) if isinstance(each, list)}
+    away = {str(address): each for address, each in zip(servers, found, strict=True) if isinstance(each, str)}
     return [*judge_servers(len(servers), away), *judge_views(views), *together(by_address)]
 
 
-async def _of_server(server: Any) -> list[Finding]:
-    """Nothing where it does not answer."""
+async def _of_server(server: Any) -> list[Finding] | str:
+    """Or why it does not answer."""
     from redis.exceptions import RedisError
 
     from common import redis_keeping
@@ -32,13 +32,14 @@ async def _of_server(server: Any) -> list[Finding]:
 
     try:
         return list(judge_redis(await server.info(), await redis_keeping.save_points(server)))
-    except (RedisError, OSError):
-        return []
+    except (RedisError, OSError) as e:
+        return str(e) or type(e).__name__
 
 
-def judge_servers(count: int, away: Sequence[str]) -> Iterator[Finding]:
-    """`away`: those that do not answer."""
-    detail = f"{count - len(away)} of {count} answer" + (f" (not {', '.join(away)})" if away else "")
+def judge_servers(count: int, away: Mapping[str, str]) -> Iterator[Finding]:
+    """`away`: those that do not answer, and why."""
+    reasons = "; ".join(f"{address}: {reason.removeprefix(f'{address} ')}" for address, reason in away.items())
+    detail = f"{count - len(away)} of {count} answer" + (f" ({reasons})" if away else "")
     yield judged(not away, "redis servers", detail)
 
 

@@ -9,15 +9,18 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from common import redis_connections
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, slot_of
+from common.redis_keeping import refuse_losses
 from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from quota.ledger import Ledger
 from quota.model import Entitlement, MeterLimit, Status
 from quota.periods import CALENDAR_ANCHOR, monthly_periods
+from quotagate.diagnosis.stores import Skews, of_redis
 from tests import secured
 from tests.authority import Authority
 from tests.cluster import kill
@@ -120,14 +123,22 @@ async def test_a_server_of_a_cluster_that_shows_the_certificate_of_somebody_else
 
 
 async def test_a_server_of_a_cluster_with_another_password_is_told_by_its_address(
-    url: str, nodes: list[SecuredNode], postgres_dsn: str
+    url: str, client: ClusterClient, nodes: list[SecuredNode]
 ) -> None:
-    with nodes[1].redis as redis:
+    """It does not hold what each start asks for, so that the others go on without it."""
+    one, told = nodes[2], "does not let the user gate in"
+    assert (await client.ask_topology()).owner(slot_of(keys.LAYOUT)) != Address("127.0.0.1", one.port)
+    with one.redis as redis, capture_logs() as logs:
         redis.execute_command("ACL SETUSER", "gate", "resetpass", ">other")
         try:
-            await told_by_control_and_doctor(url, postgres_dsn, f"{nodes[1].address} does not let the user gate in")
+            async with redis_connections.client(url) as starting:
+                await refuse_losses(starting, "required")
+            found = {each.what: each for each in await asyncio.to_thread(of_redis, url, Skews())}
         finally:
             redis.execute_command("ACL SETUSER", "gate", "resetpass", f">{PASSWORD}")
+    assert told in {entry["server"]: entry["reason"] for entry in logs if "server" in entry}[one.address]
+    assert found["redis servers"].is_wrong
+    assert f"{one.address}: {told}" in found["redis servers"].detail
 
 
 async def test_a_cluster_behind_tls_is_served_to_the_last_unit_and_written_though_a_primary_is_killed(
