@@ -90,8 +90,9 @@ async def enter(connection: Any, *, of_cluster: bool = False) -> None:
 
 async def _refuse(connection: Any, denied: AuthenticationError, *, of_cluster: bool) -> NoReturn:
     """A server that does not let us in. A Sentinel does not know this password: what it is says more than that."""
-    # redis-py has closed the connection: the next command makes another one, and would come back here.
+    # On a connection of its own: redis-py or the server may have closed this one. It would come back here.
     entering, connection.redis_connect_func = connection.redis_connect_func, _let_be
+    await connection.disconnect(nowait=True)
     try:
         _require_supported(await ask(connection, "INFO"), of_cluster=of_cluster)
     except UnsupportedServer:
@@ -105,7 +106,8 @@ async def _refuse(connection: Any, denied: AuthenticationError, *, of_cluster: b
 
 
 async def _let_be(connection: Any) -> None:
-    """Without the first commands."""
+    """Without the first commands: replies alone are read."""
+    connection._parser.on_connect(connection)  # redis-py has no other way to begin without HELLO
 
 
 def _require_supported(info: Any, *, of_cluster: bool) -> redis_server.Info:

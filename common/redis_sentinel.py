@@ -128,7 +128,10 @@ class Sentinels:
     async def primary(self) -> Primary:
         """Asks all of them. Raises UnsupportedServer, redis-py's ConnectionError."""
         async with self._asking:
-            return decide(self.name, len(self._each), await self._views())
+            named = decide(self.name, len(self._each), await self._views())
+            for each in self._each:
+                each.tell()
+            return named
 
     async def answers(self) -> list[View | NoView]:
         """What each of them says, also one that is slow."""
@@ -222,7 +225,8 @@ class _Sentinel:
         options["redis_connect_func"] = partial(redis_tls.first_commands, url=url)
         self._make: Callable[..., Any] = lambda **more: kind(**(options | more))
         self._connection = self._make()
-        self._told = ""  # why it did not, in the log
+        self._reason = ""  # why it does not tell
+        self._told = ""  # and what of this is in the log
 
     async def view(self, *, with_others: bool = False) -> View | NoView:
         try:
@@ -233,12 +237,12 @@ class _Sentinel:
         except (RedisError, OSError) as e:
             await self._connection.disconnect(nowait=True)
             view = self._judged(e)
-        self._tell(view)
+        self._reason = view.reason if isinstance(view, NoView) else ""
         return view
 
-    def _tell(self, view: View | NoView) -> None:
-        """In the log, also where the others are enough: a Sentinel that is of no use is one fewer to be lost."""
-        reason = view.reason if isinstance(view, NoView) else ""
+    def tell(self) -> None:
+        """In the log, where the others were enough: a Sentinel that is of no use is one fewer to be lost."""
+        reason = self._reason
         if reason and reason != self._told:
             log.warning("a sentinel does not tell the primary", sentinel=self.address, reason=reason)
         elif self._told and not reason:

@@ -52,6 +52,7 @@ _GONE = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.LockNotAvailableError,  # where a statement says how long it waits for others
+    asyncpg.DeadlockDetectedError,  # nothing of it is done: who asks again is served
     asyncpg.InvalidCatalogNameError,  # no such database
     asyncpg.InvalidAuthorizationSpecificationError,  # no such role, or a wrong password
 )

@@ -138,6 +138,7 @@ class Directory:
             return
         # In one order, so that two processes that write the same organizations wait, and do not block each other.
         orgs = sorted(set(orgs))
+        await sql.directory.hold(connection, orgs=orgs)
         summaries = await read_summaries(connection, orgs, self._clock())
         for summary in summaries.values():
             self.moves.learn(summary)

@@ -9,6 +9,10 @@ from control.sql.statements import Connection, Statements
 sql = Statements("directory")
 
 
+@sql
+async def hold(connection: Connection, *, orgs: Sequence[str]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     org: str

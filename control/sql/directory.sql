@@ -1,3 +1,8 @@
+-- name: hold(orgs)!
+-- Whoever changes one of these organizations waits, and who does so already is waited for: a trigger of that change writes
+-- their summaries, too, and locks them behind the organization.
+SELECT FROM organization WHERE id = ANY(:orgs::text[]) ORDER BY id FOR KEY SHARE;
+
 -- name: facts(orgs)
 -- What the directory shows of organizations beside their entitlement: who they are, how they pay.
 SELECT o.id AS org, o.name, o.created_at, o.deleted_at, o.mirrored,

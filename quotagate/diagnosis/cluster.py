@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quotagate.diagnosis.finding import Finding, Level, judged
+from quotagate.diagnosis.redis_server import judge_redis
 
 if TYPE_CHECKING:
     from common.redis_cluster.client import ClusterClient
@@ -28,7 +29,6 @@ async def _of_server(server: Any) -> list[Finding] | str:
     from redis.exceptions import RedisError
 
     from common import redis_keeping
-    from quotagate.diagnosis.stores import judge_redis
 
     try:
         return list(judge_redis(await server.info(), await redis_keeping.save_points(server)))

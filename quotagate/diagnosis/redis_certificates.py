@@ -21,7 +21,7 @@ async def of_all(url: str, client: Any) -> list[Finding]:
         return [judged(False, WHAT, f"which servers there are is not told: {e}")]
     shown = dict(zip(plain, await asyncio.gather(*map(_shown, plain.values())), strict=True))
     faults = [judged(False, WHAT, f"{each}: {found}") for each, found in shown.items() if isinstance(found, str)]
-    ends = [(found, each) for each, found in shown.items() if isinstance(found, float)]
+    ends = [(found, each) for each, found in shown.items() if isinstance(found, int | float)]
     if not ends:
         return faults
     first, address = min(ends)

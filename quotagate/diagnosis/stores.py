@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from quotagate.diagnosis import redis_certificates
+from quotagate.diagnosis.cluster import of_cluster
 from quotagate.diagnosis.finding import Finding, Level, judged, noted
+from quotagate.diagnosis.redis_server import judge_redis
 
 TIMEOUT_SECONDS: Final = 5.0
 CLOCK_SKEW_SECONDS_MAX: Final = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
 ROUND_TRIP_MS_MAX: Final = 5.0  # every request waits for it once
-VERSION_MIN: Final = (7, 0)
 ROTATE_DAYS_DEFAULT: Final = 90.0  # issuing.rotate_days, where no settings of the control plane are named
 
 
@@ -65,7 +66,6 @@ async def _of_servers(url: str, client: Any) -> list[Finding]:
     from common.redis_cluster.client import ClusterClient
     from common.redis_sentinel_url import is_sentinel
     from control.ledger import primaries
-    from quotagate.diagnosis.cluster import of_cluster
 
     if isinstance(client, ClusterClient):
         return await of_cluster(client)
@@ -74,21 +74,6 @@ async def _of_servers(url: str, client: Any) -> list[Finding]:
         several = await primaries.several(url)
         findings.append(judged(several is None, "redis primaries", several or "one answers"))
     return findings
-
-
-def judge_redis(info: dict[str, Any], save: str | None) -> Iterator[Finding]:
-    """What INFO says about a Redis or a Valkey, and its setting `save`; None: it does not tell that."""
-    from common.redis_server import evicting, forgetting
-
-    version = str(info.get("valkey_version") or info["redis_version"])
-    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN
-    oldest = ".".join(map(str, VERSION_MIN))
-    yield judged(new_enough, "redis version", version if new_enough else f"{version} is too old: {oldest} is needed")
-    appends = info["aof_enabled"] == 1
-    snapshots = "no append-only file: a restart loses what was charged since the last snapshot. Set appendonly yes"
-    yield judged(appends, "redis persistence", "append-only file" if appends else forgetting(info, save) or snapshots)
-    evicts = evicting(info)
-    yield judged(evicts is None, "redis eviction", evicts or info["maxmemory_policy"])
 
 
 def judge_shards(installed: int | None, named: Mapping[str, int]) -> Iterator[Finding]:

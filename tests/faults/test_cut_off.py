@@ -99,8 +99,8 @@ class Sides:
         """The Sentinel knows a replica that follows."""
         async with Redis(port=self._sentinel, protocol=2, decode_responses=True) as sentinel:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while "'ok'" not in str(await sentinel.execute_command("SENTINEL", "REPLICAS", NAME)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # it rings no bell
+                while "'ok'" not in str(await sentinel.execute_command("SENTINEL", "REPLICAS", NAME)):  # noqa: ASYNC110 - no bell
+                    await asyncio.sleep(0.01)
 
     async def failed_over(self) -> None:
         async with Redis.from_url(self.new.url) as redis:
@@ -128,8 +128,8 @@ async def apart(directory: Path) -> AsyncIterator[Sides]:
         await asyncio.to_thread(valkey.wait_ready, new.child, new.port)  # the wire is of this loop
         async with Redis.from_url(old.url) as redis, Redis.from_url(new.url) as replica:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while (await replica.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # it rings no bell
+                while (await replica.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - no bell
+                    await asyncio.sleep(0.01)
             await redis.config_set("min-replicas-max-lag", MAX_LAG_SECONDS, "min-replicas-to-write", 1)
         port, settings = free_port(), directory / "sentinel.conf"
         settings.write_text(
@@ -156,7 +156,7 @@ async def test_a_gateway_that_is_cut_off_with_the_old_primary_gives_away_what_it
             await sides.cut()
             await sides.failed_over()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while link.fault != "redis has fewer replicas than it must have":  # noqa: ASYNC110
+                while link.fault != "redis has fewer replicas than it must have":  # noqa: ASYNC110 - no bell
                     await asyncio.sleep(0.001)  # it rings no bell
             refused = len(takers.admitted)
             turned_away = sum(takers.lost.values())

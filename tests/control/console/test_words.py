@@ -27,7 +27,17 @@ CHOSEN: Final = {
     *("api_calls", "user_1", "ai_tokens", "x86_64"),
     # Words of protocols that pages are about.
     *("OIDC", "HTTP", "HTTPS", "JSON", "CSV", "UTC", "SAML", "TLS", "CIDR", "POST", "GET", "PUT", "DELETE", "READONLY"),
-    *("CONFIG", "SENTINEL", "MONITOR", "REMOVE", "CLUSTER", "SETSLOT", "NODE"),  # commands of Redis, in steps
+    *(
+        "CONFIG",
+        "SENTINEL",
+        "MONITOR",
+        "REMOVE",
+        "CLUSTER",
+        "SETSLOT",
+        "NODE",
+        "FAILOVER",
+        "TAKEOVER",
+    ),  # commands of Redis, in steps
     *("MRR", "ARPU", "LTV", "ARR", "NRR", "GRR"),
 }
 OVERRIDE: Final = {"plan": "growth", "meters": {"api_calls": 7}, "policy": "METERED"}

@@ -1,7 +1,10 @@
 """The directory follows what changes."""
 
+import asyncio
+
 from httpx import AsyncClient
 
+from control import sql
 from control.directory.projection import Moves
 from control.directory.summary import MeterStanding, Summary
 from control.http.context import Context
@@ -85,3 +88,26 @@ async def test_one_that_cannot_be_read_hides_no_other(
     async with context.db.connection() as connection:
         await connection.execute("UPDATE entitlement_override SET allowances = '{}'::jsonb WHERE org = $1", broken)
     assert sorted(await listed(q=marker)) == sorted([broken, whole])
+
+
+async def test_a_change_of_an_organization_and_its_first_summary_wait_for_each_other(
+    context: Context, entitled: Entitled
+) -> None:
+    """The change locks the organization, then its summary, by a trigger; so has the summary to be written."""
+    org = await entitled("starter")
+    async with context.db.connection() as connection:
+        await connection.execute("DELETE FROM organization_search WHERE org = $1", org)
+        await connection.execute("DELETE FROM organization_summary WHERE org = $1", org)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with context.db.transaction() as change:
+        await sql.organizations.lock(change, org=org)
+        listing = asyncio.create_task(context.directory.walk_on(org[:-1]))
+        async with asyncio.timeout(60):
+            while not await change.fetchval(waiting):  # what is waited for happens in Postgres
+                assert not listing.done()
+                await asyncio.sleep(0.01)
+        await sql.organizations.set_shadow(change, id=org, shadow=True)
+    await listing
+    async with context.db.connection() as connection:
+        listed = "SELECT count(*) FROM organization_summary JOIN organization_search USING (org) WHERE org = $1"
+        assert await connection.fetchval(listed, org) == 1

