@@ -92,12 +92,15 @@ async def test_regions_sell_all_that_is_included_before_overage(regions: list[Re
         await regions[0].take(org, 10)
         for region in regions:
             await region.look(org)
-    held = [await region.ledger.peek(org) for region in regions]
-    usage = [u for snapshot in held if snapshot is not None for u in snapshot.usage]
+    standing = [await region.ledger.peek(org) for region in regions]
+    usage = [u for snapshot in standing if snapshot is not None for u in snapshot.usage]
     overage, allowance = sum(u.overage for u in usage), sum(u.used - u.overage for u in usage)
     assert overage > 0
-    # What one region holds is not sold where another has come to the end: a few units, more on a busy machine.
-    assert ALLOWANCE * 0.97 <= allowance <= ALLOWANCE
+    held = [await region.ledger.holding(org) for region in regions]
+    limits = [m.allowance for each in held if each is not None for m in each.snapshot.meters if m.meter == CALLS]
+    assert ALLOWANCE * 0.98 <= sum(limits) <= ALLOWANCE, "the home had none left; what was given back since is little"
+    # What one region holds is not sold where another has come to the end; how much that is depends on the pace before.
+    assert ALLOWANCE * 0.9 <= allowance <= ALLOWANCE
 
 
 async def test_a_region_that_is_cut_off_spends_what_it_holds_and_no_more(regions: list[Region], org: str) -> None:
