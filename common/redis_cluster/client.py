@@ -213,6 +213,10 @@ class ClusterClient(Redis):
         for client in list(self._clients.values()):
             await client.aclose(close_connection_pool)
 
+    def forget_topology(self) -> None:
+        """The next command asks who holds its slot: the one that did may hang, and would be waited for."""
+        self._topology = None
+
     async def disconnect_idle(self) -> None:
         """Closes idle connections to all servers."""
         for client in list(self._clients.values()):

@@ -151,6 +151,7 @@ async def forget_idle(redis: Any) -> None:
     """Closes the idle connections of a client."""
     try:
         if isinstance(redis, ClusterClient):
+            redis.forget_topology()
             await redis.disconnect_idle()
         else:
             await redis.connection_pool.disconnect(inuse_connections=False)

@@ -96,6 +96,7 @@ class Recovery:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._nodes = nodes_of(ledger.redis, ledger.shards)
+        self._streams = streams
         self._spread = isinstance(ledger.redis, ClusterClient)
         self._poll_seconds = SPREAD_POLL_SECONDS if self._spread else POLL_SECONDS
         self._handover = Handover()
@@ -363,6 +364,7 @@ class Recovery:
     async def _forget_connections(self) -> None:
         """Closes idle connections: they may lead to the server that was in front before."""
         await self._nodes.forget_connections()
+        await self._streams.forget_connections()
         for client in self.other_clients:
             await forget_idle(client)
 
