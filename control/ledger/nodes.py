@@ -148,7 +148,7 @@ def _text(name: Any) -> str:
 
 
 async def forget_idle(redis: Any) -> None:
-    """Closes the idle connections of a client."""
+    """Closes the idle connections of a client, and has that of a Cluster ask anew who holds what."""
     try:
         if isinstance(redis, ClusterClient):
             redis.forget_topology()

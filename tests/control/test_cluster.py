@@ -2,6 +2,7 @@
 concerns its shards alone."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from common.redis_cluster.topology import Address, slot_of
 from control.app import opened
 from control.entitlements.hydrate import Hydrator
 from control.http.context import Context
+from control.ledger.nodes import forget_idle
 from control.ledger.streams import START
 from control.ledger.vouched import vouch
 from control.metrics import reading
@@ -216,6 +218,26 @@ async def test_a_client_that_was_led_to_another_server_knows_the_way_from_then_o
         async with asyncio.timeout(30):  # the other servers hear of it from these two
             while (await other.topology()).owner(slot_of(key)) != target:
                 await other.get(key)
+    await migrate(cluster, slot_of(key), target, source)
+
+
+async def test_what_is_forgotten_of_a_cluster_is_asked_anew_and_the_server_before_is_not_waited_for(
+    cluster: ClusterClient, redis_url: str, nodes: list[ClusterNode]
+) -> None:
+    source, target = (await cluster.ask_topology()).primaries[:2]
+    key = keys.generation_key(min(await shards_of(cluster, source)))
+    [hanging] = [node.child for node in nodes if node.port == source.port]
+    assert hanging is not None
+    async with redis_connections.client(redis_url, socket_timeout=60) as other:
+        held = await other.get(key)
+        await migrate(cluster, slot_of(key), source, target)
+        hanging.process.send_signal(signal.SIGSTOP)
+        try:
+            await forget_idle(other)
+            async with asyncio.timeout(30):
+                assert await other.get(key) == held
+        finally:
+            hanging.process.send_signal(signal.SIGCONT)
     await migrate(cluster, slot_of(key), target, source)
 
 

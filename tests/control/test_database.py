@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from control import db
-from control.db import Database
+from control.db import Database, StoreUnavailable
 
 AT_ONCE = 5
 DEADLINE_SECONDS = 60.0
@@ -31,3 +31,17 @@ async def test_connections_that_nobody_uses_after_a_rush_are_closed_but_one(
             await database.ping()
     finally:
         await watch.close()
+
+
+async def test_who_loses_in_a_deadlock_is_told_to_ask_again(postgres_dsn: str) -> None:
+    both_hold = asyncio.Barrier(2)
+
+    async def change(first: int, second: int) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", first)
+            await both_hold.wait()
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", second)
+
+    async with Database.open(postgres_dsn) as database:
+        outcomes = await asyncio.gather(change(1, 2), change(2, 1), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {type(None), StoreUnavailable}
