@@ -342,7 +342,7 @@ async def _open_recovery(stores: _Stores, scan: Scan, clock: Clock, ledger_clock
     recovery = Recovery(db, ledger, streams, scan, clock, ledger_clock, leased=leased)
     await recovery.look()
     vouch(stores.charging, stores.ledger.shards, recovery.believed)
-    recovery.other_clients = (stores.charging, stores.blocking)
+    recovery.other_clients = (stores.charging,)
     return recovery
 
 

@@ -64,12 +64,10 @@ class GatewayReports:
                 elif word != END and (event := _take(text)):
                     takes[text] = event
                     of_item.append(event)
-            # A gateway that has not heard Redis' time, or is of a release before 0.5, does not say it.
-            times += (
-                [min(event.period_start for event in of_item) * 1000 if since_ms is None else since_ms]
-                if of_item
-                else ()
-            )
+            if of_item:
+                # A gateway that has not heard Redis' time, or is of the release before, does not say it.
+                started_ms = min(event.period_start for event in of_item) * 1000
+                times.append(started_ms if since_ms is None else since_ms)
         return cls(takes, frozenset(void), min(times, default=None), lost_takes, lost_units)
 
 

@@ -45,7 +45,7 @@ from quota.recovery_message import RecoveryMessage
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.25
-SPREAD_POLL_SECONDS = 0.1  # of a Cluster: takes of a shard that has moved wait for this
+CLUSTER_POLL_SECONDS = 0.1  # takes of a shard that has moved wait for this look
 AWAY_SECONDS = 0.1  # between two looks while a server is away: gateways wait for this after a failover
 TURN_SECONDS = 0.1
 LATE_MAX = 200  # items that wait here for Postgres; the others wait in Redis, where gateways put them
@@ -98,7 +98,7 @@ class Recovery:
         self._nodes = nodes_of(ledger.redis, ledger.shards)
         self._streams = streams
         self._spread = isinstance(ledger.redis, ClusterClient)
-        self._poll_seconds = SPREAD_POLL_SECONDS if self._spread else POLL_SECONDS
+        self._poll_seconds = CLUSTER_POLL_SECONDS if self._spread else POLL_SECONDS
         self._handover = Handover()
         self._rejoining = Rejoining(self._nodes)
         self._well = False  # all servers answered, and were vouched for, at the last look

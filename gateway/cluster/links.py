@@ -36,7 +36,7 @@ ARRIVAL_SECONDS: Final = 0.02
 """Between two looks whether a shard is vouched for where it has come to."""
 ASK_AGAIN_SECONDS: Final = 0.5
 """Between two questions to the control plane about shards that have come elsewhere."""
-NOBODY: Final = "no server of the cluster has the slot of the shard"
+UNSERVED: Final = "no server of the cluster has the slot of the shard"
 RETIRED_SECONDS: Final = 5.0
 """The link to a server without slots gets the replies that it is owed for so long."""
 
@@ -265,7 +265,9 @@ class Links:
                 self.node_ways[holder].shards.append(shard)
                 self._settle(shard, holder)
                 continue
-            self._begin_waiting(shard, NOBODY if holder is None else "the shard moves to another server of the cluster")
+            self._begin_waiting(
+                shard, UNSERVED if holder is None else "the shard moves to another server of the cluster"
+            )
             if before is not None:
                 before.server.leave(shard)
                 replaced |= not before.open

@@ -8,8 +8,8 @@ from gateway.redis.way import Generations, Looked
 from quota import keys
 from quota.calls.encoded import command
 
-NOBODY: Final = "CLUSTERDOWN Hash slot not served"
-REDIRECTED: Final = ("MOVED ", "ASK ", "TRYAGAIN ", NOBODY)
+NOT_SERVED: Final = "CLUSTERDOWN Hash slot not served"
+REDIRECTED: Final = ("MOVED ", "ASK ", "TRYAGAIN ", NOT_SERVED)
 
 Call = Callable[[bytes, Callback], None]
 """Sends a ready command to the server that holds its key."""
@@ -33,7 +33,7 @@ class NodeWay:
             try:
                 found[shard] = await connection.ask("GET", keys.generation_key(shard))
             except Lost as e:
-                if not str(e).startswith(NOBODY):  # else the topology is asked, and this server is dialed again
+                if not str(e).startswith(NOT_SERVED):  # else the topology is asked, and this server is dialed again
                     raise
                 self._gone(shard, str(e))  # the others go on
         return found
