@@ -96,13 +96,17 @@ test-compiled: setup
 	QUOTAGATE_COMPILED=1 $(BIN)/python -m pytest $(ARGS) tests/compiled tests/contract tests/gateway tests/identity tests/quota \
 		tests/control/test_http.py tests/quotagate/test_openapi.py
 
+# Tests that read files and start nothing.
+OF_FILES = $(addprefix tests/, test_architecture.py test_conformance.py test_house.py test_names.py test_rooms.py \
+	quotagate/test_openapi.py quotagate/test_reference.py)
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/quotagate observability check --dir docs/observability --table docs/metrics.md
-	$(BIN)/python -m pytest --quiet tests/test_names.py tests/quotagate/test_openapi.py tests/quotagate/test_reference.py
+	$(BIN)/python -m pytest --quiet $(OF_FILES)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -29,8 +29,9 @@ def test_a_function_that_the_architecture_names_is_there(file: str, function: st
 
 
 def test_a_file_that_the_architecture_names_is_there() -> None:
-    names_of_files = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
-    names_of_files |= {path.name for path in ROOT.rglob("*.lua") if ".venv" not in path.parts}
+    own = [each for each in ROOT.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    names_of_files = {path.name for each in own for kind in ("*.py", "*.lua") for path in each.rglob(kind)}
+    names_of_files |= {path.name for path in ROOT.glob("*.py")}
     mentioned = set(re.findall(r"`(?:[\w/]+/)?(\w+\.(?:py|lua))`", TEXT))
     assert mentioned - names_of_files == set(), "no such files"
 

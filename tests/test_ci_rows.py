@@ -51,6 +51,15 @@ def test_the_last_lines_are_the_failed_tests_of_all_rows_and_the_rows_that_faile
     assert "[second] more" in lines[:-4]
 
 
+def test_what_pytest_says_of_a_failed_test_is_among_the_last_lines() -> None:
+    said = "===== FAILURES ====;___ test_that_fails ___;>   assert 1 == 0;=== short test summary info ==="
+    failing = f"echo '{said}' | tr ';' '\\n'"
+    with started("first", f"{failing}; exit 1", "second", f"{failing}; sleep 0.5; echo much; exit 1") as process:
+        lines = process.communicate(timeout=60)[0].splitlines()
+    last = lines[lines.index("[second] much") + 1 :]
+    assert last[:8] == [f"[{row}] {line}" for row in ("first", "second") for line in said.split(";")]
+
+
 @pytest.mark.parametrize(("first", "second"), [("exit 0", "exit 2"), ("exit 2", "exit 0")])
 def test_one_row_that_fails_is_enough_to_fail(first: str, second: str) -> None:
     with started("first", first, "second", second) as process:

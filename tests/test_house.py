@@ -4,6 +4,7 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,11 +29,14 @@ POSSESSIVE_GROUP = re.compile(r"\)[*+?]\+|\)\{[0-9,]+\}\+")
 REASONED = re.compile(r"(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|\[[a-z-]+(?:,\s*[a-z-]+)*\])[\s#-]+\S")
 
 
+@cache
 def sources() -> list[Path]:
     return [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 
 
 def unreasoned(file: Path) -> Iterator[str]:
+    if EXEMPTION.search(file.read_text()) is None:  # to look is much quicker than to read it as Python does
+        return
     with tokenize.open(file) as opened:
         comments = [token for token in tokenize.generate_tokens(opened.readline) if token.type == tokenize.COMMENT]
     for comment in comments:
@@ -41,10 +45,10 @@ def unreasoned(file: Path) -> Iterator[str]:
             yield f"{file.relative_to(ROOT)}:{comment.start[0]}: {comment.string}"
 
 
-def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+@cache
+def functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def is_fixture(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

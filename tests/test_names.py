@@ -104,7 +104,7 @@ def command_faults(line: str) -> Iterator[str]:
         words = match[1].split()
         if words[0].startswith(('"', "$")) or match[0].strip().startswith(SIGNED):
             continue
-        command: Any = typer.main.get_command(app)
+        command: Any = commands()
         path = ["quotagate"]
         while words and hasattr(command, "commands") and re.fullmatch(r"[a-z][a-z-]*", words[0]):
             if words[0] not in command.commands:
@@ -117,6 +117,11 @@ def command_faults(line: str) -> Iterator[str]:
             option = word.partition("=")[0].rstrip(".,:")
             if re.fullmatch(r"--[a-z][a-z-]+", option) and option not in {*known, "--help"}:
                 yield f"{' '.join(path)} {option}: no such option"
+
+
+@cache
+def commands() -> Any:
+    return typer.main.get_command(app)
 
 
 @cache

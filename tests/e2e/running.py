@@ -1,7 +1,9 @@
 """The installed command as processes: what a person runs, and what their clients see."""
 
 import json
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+LOG = logging.getLogger(__name__)
 QUOTAGATE = str(Path(sys.executable).with_name("quotagate"))
 START_SECONDS = 240.0  # a loaded machine starts two stores, three services and the gateway
 STOP_SECONDS = 120.0
@@ -24,7 +27,11 @@ AGAIN_SECONDS = 0.2
 
 
 def run_quotagate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([QUOTAGATE, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    """Where it fails, pytest shows what it said beside the test."""
+    done = subprocess.run([QUOTAGATE, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    if done.returncode:
+        LOG.warning("quotagate %s: %d\n%s%s", shlex.join(arguments), done.returncode, done.stdout, done.stderr)
+    return done
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = SETTLE_SECONDS) -> bool:
@@ -114,7 +121,10 @@ class Up:
         return next(process for process, line in self.command_lines().items() if command in line)
 
     def wait(self) -> int:
-        return self.process.wait(STOP_SECONDS)
+        code = self.process.wait(STOP_SECONDS)
+        if code:
+            LOG.warning("quotagate up: %d\n%s", code, self.output.read_text())
+        return code
 
     def stop(self) -> int:
         if self.process.poll() is None:
