@@ -13,7 +13,7 @@ from quotagate.diagnosis.redis_server import judge_redis
 TIMEOUT_SECONDS: Final = 5.0
 CLOCK_SKEW_SECONDS_MAX: Final = 2.0  # tokens expire by the gateway's clock, periods by that of Redis
 ROUND_TRIP_MS_MAX: Final = 5.0  # every request waits for it once
-ROUND_TRIPS: Final = 20  # the quickest is told: one alone may have waited for a busy processor
+ROUND_TRIPS: Final = 20
 ROTATE_DAYS_DEFAULT: Final = 90.0  # issuing.rotate_days, where no settings of the control plane are named
 
 
@@ -48,7 +48,7 @@ async def _ask_redis(url: str, skews: Skews, shards: Mapping[str, int]) -> list[
     client = redis_connections.client(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
     async with client:
         await client.ping()
-        round_trip_seconds, skew_seconds = min([await _ask_time(client) for _ in range(ROUND_TRIPS)])
+        round_trip_seconds, skew_seconds = await quickest_answer(client)
         skews["redis"] = skew_seconds
         findings = [*await _of_servers(url, client), *judge_times(round_trip_seconds * 1000, skew_seconds)]
         installed = await client.get(keys.LAYOUT)
@@ -59,11 +59,15 @@ async def _ask_redis(url: str, skews: Skews, shards: Mapping[str, int]) -> list[
     return findings
 
 
-async def _ask_time(client: Any) -> tuple[float, float]:
-    """Seconds from the question to the answer, and how far this machine's clock is ahead. Raises RedisError."""
-    began = time.perf_counter()
-    seconds, microseconds = await client.time()
-    return time.perf_counter() - began, time.time() - (seconds + microseconds / 1e6)
+async def quickest_answer(client: Any) -> tuple[float, float]:
+    """Seconds of a round trip, and how far this machine's clock is ahead. The quickest of several, since one alone may
+    have waited for a busy processor. Raises RedisError."""
+    answers = []
+    for _ in range(ROUND_TRIPS):
+        began = time.perf_counter()
+        seconds, microseconds = await client.time()
+        answers.append((time.perf_counter() - began, time.time() - (seconds + microseconds / 1e6)))
+    return min(answers)
 
 
 async def _of_servers(url: str, client: Any) -> list[Finding]:

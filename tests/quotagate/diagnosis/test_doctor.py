@@ -1,5 +1,6 @@
 """The doctor says what is wrong, and nothing when nothing is."""
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -98,6 +99,18 @@ def test_another_number_of_shards_is_told_with_whose_it_is(
 def test_a_slow_redis_and_a_clock_that_is_off_are_wrong() -> None:
     assert not any(finding.is_wrong for finding in judge_times(0.2, -0.1))
     assert all(finding.is_wrong for finding in judge_times(20, 90))
+
+
+async def test_one_slow_answer_of_a_redis_that_is_quick_is_no_fault() -> None:
+    class Redis:
+        delays = iter((0.05, *[0.0] * 100))
+
+        async def time(self) -> tuple[int, int]:
+            await asyncio.sleep(next(self.delays))
+            return 0, 0
+
+    seconds, _ = await stores.quickest_answer(Redis())
+    assert seconds < 0.05
 
 
 @pytest.mark.parametrize(("save", "said"), [("", "keeps nothing on its disk"), ("3600 1", "since the last snapshot")])
