@@ -45,18 +45,17 @@ Before = Annotated[UUID | None, Query()]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-# Pydantic would look for the docstrings of each `PreviewBody[…]` in the source of every frame of the stack: a second of
-# each start.
-class PreviewBody(Body, Generic[F], use_attribute_docstrings=False):
+class PreviewBody(Body, Generic[F]):
     fields: F
 
 
-class PerformBody(Body, Generic[F], use_attribute_docstrings=False):
-    fields: F = Field(description="The same as for the preview.")
-    reason: Reason = Field(description="For the journal.")
-    state: State = Field(
-        description="As the preview has it. If the organization has changed since then, nothing is done (409)."
-    )
+class PerformBody(Body, Generic[F]):
+    fields: F
+    """The same as for the preview."""
+    reason: Reason
+    """For the journal."""
+    state: State
+    """As the preview has it. If the organization has changed since then, nothing is done (409)."""
 
 
 class UndoBody(Body):
