@@ -91,10 +91,17 @@ class Database:
     """A pool of connections. Every error that means "Postgres is away" leaves as StoreUnavailable."""
 
     def __init__(
-        self, pool: "asyncpg.Pool[asyncpg.Record]", session_dsn: str, statements_kept: int, region: Region = ALONE
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        unsettled: set[int],
+        session_dsn: str,
+        statements_kept: int,
+        region: Region = ALONE,
     ) -> None:
+        """`unsettled`: the processes of PostgreSQL on whose connections something was given up."""
         self.region = region
         self._pool = pool
+        self._unsettled = unsettled
         self._session_dsn = session_dsn
         self._statements_kept = statements_kept
 
@@ -115,6 +122,7 @@ class Database:
         with translated():
             pooled = session_dsn is not None or await _is_pooled(dsn)
             statements_kept = 0 if pooled else STATEMENTS_KEPT
+            unsettled = set[int]()
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -122,12 +130,12 @@ class Database:
                 command_timeout=timeout_seconds,
                 max_inactive_connection_lifetime=UNUSED_SECONDS,
                 init=_set_codecs,
-                reset=_reset,
+                reset=partial(_reset, unsettled),
                 server_settings=_SERVER_SETTINGS,
                 statement_cache_size=statements_kept,
             )
         try:
-            yield cls(pool, session_dsn or dsn, statements_kept, region)
+            yield cls(pool, unsettled, session_dsn or dsn, statements_kept, region)
         finally:
             try:
                 await asyncio.wait_for(pool.close(), ACQUIRE_SECONDS)
@@ -143,7 +151,11 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         with translated():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield connection
+                try:
+                    yield connection
+                except BaseException:
+                    self._unsettled.add(connection.get_server_pid())
+                    raise
 
     async def session(self, timeout_seconds: float) -> "Session":
         """A connection outside the pool, for its owner alone. A statement on it that takes longer is given up.
@@ -303,11 +315,14 @@ async def _is_pooled(dsn: str) -> bool:
         return await pooler.is_between(connection)
 
 
-async def _reset(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def _reset(unsettled: set[int], connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     # Nothing here sets anything beyond its own transaction, so a connection goes back to the pool as it is. asyncpg's
-    # own reset is a transaction more for each use: half of what an idle control plane asked of Postgres.
-    if connection.is_in_transaction():
+    # own reset is a transaction more for each use: half of what an idle control plane asked of Postgres. But a statement
+    # is prepared without a Sync: who gives up then, or has a value that cannot be encoded, leaves PostgreSQL in a
+    # transaction that asyncpg does not know of, and in which no snapshot can begin.
+    if connection.get_server_pid() in unsettled:
         await connection.reset()
+        unsettled.discard(connection.get_server_pid())
 
 
 async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

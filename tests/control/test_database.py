@@ -45,3 +45,32 @@ async def test_who_loses_in_a_deadlock_is_told_to_ask_again(postgres_dsn: str) -
     async with Database.open(postgres_dsn) as database:
         outcomes = await asyncio.gather(change(1, 2), change(2, 1), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {type(None), StoreUnavailable}
+
+
+async def test_whoever_gives_up_at_any_moment_leaves_a_connection_on_which_the_next_one_begins_anew(
+    postgres_dsn: str,
+) -> None:
+    async def read(number: int) -> None:
+        async with database.connection() as connection:
+            await connection.fetchval(f"SELECT {number} FROM plan LIMIT 1")  # another one each time: it is prepared
+
+    async with Database.open(postgres_dsn, connections_max=1) as database:
+        for number in range(600):
+            reading = asyncio.create_task(read(number))
+            for _ in range(number % 30):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            async with database.snapshot() as connection:
+                assert await connection.fetchval("SELECT 1") == 1
+
+
+async def test_a_value_that_cannot_be_sent_leaves_a_connection_on_which_the_next_one_begins_anew(
+    postgres_dsn: str,
+) -> None:
+    async with Database.open(postgres_dsn, connections_max=1) as database:
+        with pytest.raises(asyncpg.DataError):
+            async with database.connection() as connection:
+                await connection.fetchval("SELECT version FROM plan WHERE version = $1", "no number")
+        async with database.snapshot() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
