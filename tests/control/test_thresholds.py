@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -184,13 +185,14 @@ async def test_terms_that_come_into_force_later_count_from_then_on(
         await connection.execute(
             """
             INSERT INTO entitlement_override (org, effective_from, allowances)
-            VALUES ($1, now() + interval '1 hour', '{"api_calls": 30}')
+            VALUES ($1, $2, '{"api_calls": 30}')
             """,
             org,
+            datetime.fromtimestamp(clock.now + 1, UTC),
         )
     assert await review(context) == 0
     assert await reached(context, org) == []
-    clock.move(hours=2)
+    clock.move(seconds=2)
     assert await review(context) == 1
     assert [percent for _, percent, _, _ in await reached(context, org)] == [80, 100]
 
