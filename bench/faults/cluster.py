@@ -128,6 +128,8 @@ class ClusterInstallation(Installation):
     def __init__(self, level: str, org: str, node_timeout_ms: int = NODE_TIMEOUT_MS) -> None:
         super().__init__()
         self._times, of_servers = LEVELS[level]
+        self.needs_all: Final = level == "replica"
+        """Whether nothing is admitted while a server is away: a primary has one replica, which must confirm."""
         self._org = org
         self._of_servers = {"cluster-node-timeout": str(node_timeout_ms), "repl-diskless-sync-delay": "0", **of_servers}
 

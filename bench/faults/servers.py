@@ -127,6 +127,9 @@ class WatchedServers:
 class WatchedInstallation(Installation):
     """Two gateways and two control planes, whose Redis is what Sentinels name."""
 
+    needs_all: Final = False
+    """One of two replicas may be away."""
+
     def __init__(self, level: str, down_after_ms: int = DOWN_AFTER_MS) -> None:
         super().__init__()
         self._times, self._of_servers = LEVELS[level]

@@ -99,13 +99,17 @@ class Faults:
             try:
                 await fault.strike(primary)
                 named = await self._named_another(primary) if fault.fails_over else None
+                back_first = fault.fails_over and self._at.needs_all
+                if back_first:
+                    await fault.mend(primary)
                 while await self._epoch() == epoch:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(PROBE_SECONDS)
                 ended = [await self._again(each) for each in answers]
             finally:
                 for task in probing:
                     task.cancel()
-            await fault.mend(primary)
+            if not back_first:
+                await fault.mend(primary)
         return Outage(max(ended) - self._lost_at, None if named is None else max(0.0, max(ended) - named))
 
     async def _epoch(self) -> int:
