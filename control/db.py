@@ -317,9 +317,9 @@ async def _is_pooled(dsn: str) -> bool:
 
 async def _reset(unsettled: set[int], connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     # Nothing here sets anything beyond its own transaction, so a connection goes back to the pool as it is. asyncpg's
-    # own reset is a transaction more for each use: half of what an idle control plane asked of Postgres. But a statement
-    # is prepared without a Sync: who gives up then, or has a value that cannot be encoded, leaves PostgreSQL in a
-    # transaction that asyncpg does not know of, and in which no snapshot can begin.
+    # own reset is a transaction more for each use: half of what an idle control plane asked of Postgres. But a
+    # statement is prepared without a Sync: who gives up then, or has a value that cannot be encoded, leaves PostgreSQL
+    # in a transaction that asyncpg does not know of, and in which no snapshot can begin.
     if connection.get_server_pid() in unsettled:
         await connection.reset()
         unsettled.discard(connection.get_server_pid())
