@@ -17,7 +17,7 @@ def docstrings_of(cls: type) -> Mapping[str, str]:
 
 @cache
 def _by_class(file: str) -> Mapping[str, Mapping[str, str]]:
-    body = ast.parse(Path(file).read_text()).body
+    body = ast.parse(Path(file).read_bytes()).body  # which says its own encoding
     return {node.name: _below_attributes(node) for node in body if isinstance(node, ast.ClassDef)}
 
 

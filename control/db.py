@@ -321,8 +321,8 @@ async def _reset(unsettled: set[int], connection: "asyncpg.Connection[asyncpg.Re
     # statement is prepared without a Sync: who gives up then, or has a value that cannot be encoded, leaves PostgreSQL
     # in a transaction that asyncpg does not know of, and in which no snapshot can begin.
     if connection.get_server_pid() in unsettled:
-        await connection.reset()
         unsettled.discard(connection.get_server_pid())
+        await connection.reset()
 
 
 async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
