@@ -43,8 +43,7 @@ async def keep(connection: Connection, org: str, seen: Seen, now: float) -> None
         changed |= await _keep_one(connection, record, newest, event_at, moment(now))
     for customer in seen.customers:
         if customer.get("deleted"):
-            at = seen.events.get(customer["id"], moment(now))
-            changed |= await _end_with_customer(connection, customer["id"], at, moment(now))
+            changed |= await _end_with_customer(connection, customer["id"], seen.events, moment(now))
     if changed:
         await derive(connection, org)
 
@@ -82,10 +81,14 @@ async def _keep_one(
     return True
 
 
-async def _end_with_customer(connection: Connection, customer: str, at: datetime, now: datetime) -> bool:
+async def _end_with_customer(
+    connection: Connection, customer: str, events: Mapping[str, datetime], now: datetime
+) -> bool:
     """Stripe has the customer no more, and with it went what it had subscribed. Whether there was something."""
     live = await sql.analytics.live_states(connection, customer=customer)
     for each in live:
+        # Stripe tells of both ends, in any order: either may have led to the look.
+        at = events.get(customer) or events.get(each.subscription) or now
         ended = max(at, each.valid_from + MICROSECOND)
         await sql.analytics.end_state(connection, subscription=each.subscription, at=ended)
         await sql.analytics.put_state(

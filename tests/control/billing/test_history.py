@@ -3,6 +3,8 @@
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from control import schema, sql
 from control.billing.client import ask
 from devstack import postgres
@@ -124,6 +126,24 @@ async def test_what_a_customer_has_subscribed_moves_with_it_and_ends_with_it(sho
     assert await mrr(shop, org) == []
     assert (await movements(shop, org))[-1][0] == "churn"
     assert (await states(shop, org))[-1]["status"] == "canceled"
+
+
+@pytest.mark.parametrize("first", ["customer.subscription.deleted", "customer.deleted"])
+async def test_a_subscription_ends_with_its_customer_when_stripe_says_whichever_end_is_told_first(
+    shop: Shop, first: str
+) -> None:
+    org = await shop.signed_up("starter")
+    await shop.later(days=3)
+    shop.double.deliveries.faults.drop = 1
+    known = {each["id"] for each in shop.double.account.find("event")}
+    await ask(stripe(shop).customers.delete_async(await shop.customer(org)))
+    told = [each for each in shop.double.account.find("event") if each["id"] not in known]
+    for event in sorted(told, key=lambda each: each["type"] != first):
+        await shop.tell(event)
+        await shop.settled()
+    (ended,) = [each["valid_from"] for each in await states(shop, org) if each["status"] == "canceled"]
+    assert {int(ended.timestamp())} == {each["created"] for each in told}
+    assert [kind for kind, _ in await movements(shop, org)] == ["new", "churn"]
 
 
 async def test_a_subscription_that_is_seen_late_has_the_history_that_stripe_tells_of_it(shop: Shop) -> None:
