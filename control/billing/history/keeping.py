@@ -30,6 +30,8 @@ class Seen:
     """The plan that a price is the own one of."""
     events: Mapping[str, datetime]
     """By subscription, and by customer: when the newest event about it was made that led to the look."""
+    at: datetime
+    """When the newest event was made that led to the look, whatever it is about; else the moment of the look."""
 
 
 async def keep(connection: Connection, org: str, seen: Seen, now: float) -> None:
@@ -39,17 +41,17 @@ async def keep(connection: Connection, org: str, seen: Seen, now: float) -> None
     last = {each.subscription: each for each in held}
     changed = False
     for record in records:
-        newest, event_at = last.get(record.subscription), seen.events.get(record.subscription)
-        changed |= await _keep_one(connection, record, newest, event_at, moment(now))
+        newest, at = last.get(record.subscription), seen.events.get(record.subscription, seen.at)
+        changed |= await _keep_one(connection, record, newest, at, moment(now))
     for customer in seen.customers:
         if customer.get("deleted"):
-            changed |= await _end_with_customer(connection, customer["id"], seen.events, moment(now))
+            changed |= await _end_with_customer(connection, customer["id"], seen, moment(now))
     if changed:
         await derive(connection, org)
 
 
 async def _keep_one(
-    connection: Connection, record: Record, last: HeldState | None, event_at: datetime | None, now: datetime
+    connection: Connection, record: Record, last: HeldState | None, told_at: datetime, now: datetime
 ) -> bool:
     """Whether there was something to add."""
     if last is None:
@@ -60,7 +62,7 @@ async def _keep_one(
         await sql.analytics.drop_state(connection, subscription=record.subscription, valid_from=last.valid_from)
         states = [Since(record, last.valid_from)]
     else:
-        at = changed_at(Held(last.status, last.valid_from), record, event_at, now)
+        at = changed_at(Held(last.status, last.valid_from), record, told_at)
         await sql.analytics.end_state(connection, subscription=record.subscription, at=at)
         states = [Since(record, at)]
     ends = [*(each.at for each in states[1:]), None]
@@ -81,14 +83,12 @@ async def _keep_one(
     return True
 
 
-async def _end_with_customer(
-    connection: Connection, customer: str, events: Mapping[str, datetime], now: datetime
-) -> bool:
+async def _end_with_customer(connection: Connection, customer: str, seen: Seen, now: datetime) -> bool:
     """Stripe has the customer no more, and with it went what it had subscribed. Whether there was something."""
     live = await sql.analytics.live_states(connection, customer=customer)
     for each in live:
         # Stripe tells of both ends, in any order: either may have led to the look.
-        at = events.get(customer) or events.get(each.subscription) or now
+        at = seen.events.get(customer) or seen.events.get(each.subscription, seen.at)
         ended = max(at, each.valid_from + MICROSECOND)
         await sql.analytics.end_state(connection, subscription=each.subscription, at=ended)
         await sql.analytics.put_state(

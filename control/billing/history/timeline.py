@@ -52,14 +52,14 @@ def first_states(record: Record) -> list[Since]:
     return [*assumed, Since(record, at)]
 
 
-def changed_at(last: Held, record: Record, event_at: datetime | None, now: datetime) -> datetime:
-    """When a subscription became what it is now. `event_at`: of the newest event about it, if one led to the look."""
+def changed_at(last: Held, record: Record, told_at: datetime) -> datetime:
+    """When a subscription became what it is now. `told_at`: when Stripe told of it, or the look that showed it."""
     if record.status in OVER and record.ended_at is not None:
         at = moment(record.ended_at)
     elif last.status == "trialing" and record.status != "trialing" and record.trial_end is not None:
         at = moment(record.trial_end)
     else:
-        at = event_at or now
+        at = told_at
     return max(at, last.valid_from + MICROSECOND)
 
 

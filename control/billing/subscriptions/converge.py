@@ -8,7 +8,6 @@ row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 import stripe
@@ -167,8 +166,7 @@ class Converger:
                 log.info("a look at Stripe was overtaken by a later one", customer=look.customer["id"])
             else:
                 changed, closed = await self._apply(connection, org, look, prices, now, author)
-                seen = keeping.Seen(look.subscriptions, look.customers, _plans_of(prices), _events_of(events, now))
-                await keeping.keep(connection, org, seen, now)
+                await keeping.keep(connection, org, _seen(look, prices, events, now), now)
             for stripe_object in objects:
                 await record_object(connection, org, look.customer["id"], stripe_object, now, author)
             if self._notify:
@@ -241,7 +239,9 @@ def _plans_of(prices: Mapping[str, PriceMeaning]) -> dict[str, str]:
     return {price: meaning.plan for price, meaning in prices.items() if meaning.meter is None}
 
 
-def _events_of(events: Sequence[Event], now: float) -> Mapping[str, datetime]:
-    """By subscription, and by customer: when the newest event about it was made."""
-    about = ((about_of(event.payload), created_at(event.payload, now)) for event in events)
-    return newest_events([(each.get("id"), at) for each, at in about if each.get("object") in HISTORIC])
+def _seen(look: Look, prices: Mapping[str, PriceMeaning], events: Sequence[Event], now: float) -> keeping.Seen:
+    """What the history is kept of."""
+    about = [(about_of(event.payload), created_at(event.payload, now)) for event in events]
+    newest = newest_events([(each.get("id"), at) for each, at in about if each.get("object") in HISTORIC])
+    at = max((at for _, at in about), default=moment(now))
+    return keeping.Seen(look.subscriptions, look.customers, _plans_of(prices), newest, at)

@@ -146,6 +146,23 @@ async def test_a_subscription_ends_with_its_customer_when_stripe_says_whichever_
     assert [kind for kind, _ in await movements(shop, org)] == ["new", "churn"]
 
 
+async def test_a_change_is_of_the_day_that_stripe_says_though_the_invoice_tells_of_it_first(shop: Shop) -> None:
+    org = await shop.signed_up("starter")
+    await shop.later(days=3)
+    shop.double.deliveries.faults.drop = 1
+    (item,) = (await shop.subscription(org))["items"]["data"]
+    known = {each["id"] for each in shop.double.account.find("event")}
+    await change(shop, org, 0, items=[{"id": item["id"], "quantity": 2}], proration_behavior="always_invoice")
+    told = [each for each in shop.double.account.find("event") if each["id"] not in known]
+    by_invoice = [each for each in told if each["type"] == "invoice.paid"]
+    assert by_invoice
+    for event in [*by_invoice, *told]:
+        await shop.tell(event)
+        await shop.settled()
+    assert [each["valid_from"].timestamp() for each in await states(shop, org)][1:] == [by_invoice[0]["created"]]
+    assert await movements(shop, org) == [("new", Decimal(MONTH)), ("expansion", Decimal(MONTH))]
+
+
 async def test_a_subscription_that_is_seen_late_has_the_history_that_stripe_tells_of_it(shop: Shop) -> None:
     shop.double.account.clock.offset_seconds = -40 * DAY
     customer = await ask(stripe(shop).customers.create_async({"payment_method": "pm_card_visa"}))
