@@ -9,20 +9,28 @@ when the servers are whole again (bench/faults/striking.py). In the end the clie
 Redis must say the same. It exits with 1 where something was lost, counted twice or given away, and where more than 5 of
 100 failovers took longer than 3 s, or on a Cluster longer than its node timeout and a second. `--merge` puts the
 figures of several runs together (their faults.json), and strikes nothing.
+
+Each call that was admitted is looked up among the rows, by its request id: after each fault, and in the end. Where one
+has none in the end, it is told, and the logs of all parts are kept.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
+import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import uvloop
 
 from bench import report
@@ -33,12 +41,13 @@ from bench.faults.servers import DOWN_AFTER_MS, LEVELS, WatchedInstallation
 from bench.faults.striking import PROBE, Faults, Outage
 from bench.open_loop.pacing import quantile
 from bench.report import Bars, Goal, goals_table, table
-from bench.soak.audit import counted, findings
+from bench.soak.audit import counted, findings, without_row
 from bench.soak.faults import in_turns
-from bench.soak.traffic import Traffic
+from bench.soak.traffic import Books, Traffic
 
 AGAIN_SECONDS = 3.0
 CALM_SECONDS = 8.0  # after the last fault
+WRITTEN_SECONDS = 5.0  # until a call has its row, where nothing is away
 SAME = ("topology", "down_after_ms", "node_timeout_ms")
 """Options in which runs must agree that are put together."""
 
@@ -46,6 +55,7 @@ SAME = ("topology", "down_after_ms", "node_timeout_ms")
 async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: argparse.Namespace) -> Level:
     chance = random.Random(f"{given.seed} {level}")  # noqa: S311 - faults, no secrets
     traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate)
+    traffic.books.to_find = {}
     await traffic.prepare()
     times = machine_times()
     traffic.start()
@@ -58,13 +68,38 @@ async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: 
             break
         outages[fault.name].append(outage)
         since = "" if outage.of_failover is None else f", {outage.of_failover:.2f} s after the failover"
-        over = traffic.books.over
-        print(f"{level:8} {number + 1:4}  {fault.name:48} {outage.of_fault:5.2f} s{since}, over {over}", flush=True)
+        what = f"{fault.name:48} {outage.of_fault:5.2f} s{since}, over {traffic.books.over}"
+        unwritten = await looked_up(at.dsn, traffic.books, time.time() - WRITTEN_SECONDS)
+        print(f"{level:8} {number + 1:4}  {moment(time.time())}  {what}, unwritten {len(unwritten)}", flush=True)
     await asyncio.sleep(CALM_SECONDS)
     idle = idle_share(times, machine_times())
     await traffic.stop()
     found = findings(traffic.books, await counted(at, traffic.books))
+    if missing := await looked_up(at.dsn, traffic.books, time.time()):
+        for request_id, answered in sorted(missing.items(), key=lambda each: each[1]):
+            print(f"{level:8} no row: {request_id}, admitted at {moment(answered)}")
+        print(f"The logs are kept in {kept_logs(at.directory)}", flush=True)
     return Level(found, traffic.books.admitted.total(), traffic.books.failed, dict(outages), idle, wrong)
+
+
+async def looked_up(dsn: str, books: Books, answered_before: float) -> dict[str, float]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await without_row(connection, books, answered_before)
+    finally:
+        await connection.close()
+
+
+def moment(seconds: float) -> str:
+    """Of the day, in UTC, as logs have it."""
+    return datetime.fromtimestamp(seconds, UTC).time().isoformat("milliseconds")
+
+
+def kept_logs(directory: Path) -> Path:
+    kept = Path(tempfile.mkdtemp(prefix="quotagate-faults-"))
+    for log in directory.rglob("*.log"):
+        shutil.copy(log, kept / "-".join(log.relative_to(directory).parts))
+    return kept
 
 
 def quantiles(seconds: Sequence[float]) -> list[str]:

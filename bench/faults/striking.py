@@ -7,13 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
 
 import asyncpg
 
 from bench.faults.cluster import ClusterInstallation, ClusterServers
 from bench.faults.servers import WatchedInstallation, WatchedServers
-from bench.soak.traffic import ANSWER_SECONDS, Traffic, asked
+from bench.soak.traffic import ANSWER_SECONDS, CUT, Traffic, asked
 from devstack.ports import LOOPBACK
 
 PROBE = "ordinary-0"
@@ -137,16 +136,16 @@ class Faults:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _probed(self, port: int) -> int | str:
-        began, status = time.perf_counter(), cast("int | str", "cut")
+        began, answer = time.perf_counter(), CUT
         with suppress(OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    status, _ = await asked(reader, writer, self._traffic.requests[PROBE])
+                    answer = await asked(reader, writer, self._traffic.requests[PROBE])
             finally:
                 writer.close()
-        self._traffic.note(PROBE, began, status)
-        return status
+        self._traffic.note(PROBE, began, answer.status, answer.request_id)
+        return answer.status
 
     async def _named_another(self, primary: int) -> float:
         while await asyncio.to_thread(self._servers.primary) == primary:  # noqa: ASYNC110 - as above

@@ -122,13 +122,13 @@ class SilentClients:
             return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                status, keep = await asked(connection.reader, connection, self._requests[org])
+                answer = await asked(connection.reader, connection, self._requests[org])
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             self._note(org, due, "silent, cut")
             connection.close()
             return None
-        self._note(org, due, status)
-        if keep:
+        self._note(org, due, answer.status)
+        if answer.keep:
             return connection
         connection.close()
         return None

@@ -88,6 +88,16 @@ async def counted(at: Installation, books: Books) -> Counts:
     return Counts(_by_org(events), _by_org(counters), in_redis, duplicated)
 
 
+async def without_row(connection: asyncpg.Connection, books: Books, answered_before: float) -> dict[str, float]:
+    """Calls that were admitted, and answered before that moment, and have no row; those that have one are found."""
+    to_find = books.to_find or {}
+    ids = [request_id for request_id, answered in to_find.items() if answered < answered_before]
+    query = "SELECT request_id FROM usage_event WHERE kind = 'take' AND request_id = ANY($1::text[])"
+    for (request_id,) in await connection.fetch(query, ids):
+        to_find.pop(request_id, None)
+    return {request_id: to_find[request_id] for request_id in ids if request_id in to_find}
+
+
 def _by_org(rows: Sequence[asyncpg.Record]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 

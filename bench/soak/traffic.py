@@ -33,6 +33,17 @@ class Writer(Protocol):
     def write(self, data: bytes) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int | str
+    keep: bool
+    """The connection."""
+    request_id: str
+
+
+CUT = Answer("cut", keep=False, request_id="")
+
+
 @dataclass
 class Books:
     admitted: Counter[str] = field(default_factory=Counter)
@@ -45,9 +56,14 @@ class Books:
     statuses: Counter[int | str] = field(default_factory=Counter)
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     """Of what was admitted, from when it was due."""
+    to_find: dict[str, float] | None = None
+    """By the request id of each call that was admitted and whose row nobody has looked up: when it was answered, as
+    seconds since 1970. None: they are not kept."""
 
-    def admit(self, org: str, seconds: float) -> None:
+    def admit(self, org: str, seconds: float, request_id: str) -> None:
         self.admitted[org] += 1
+        if self.to_find is not None and request_id:
+            self.to_find[request_id] = time.time()
         if org in self.allowance and self.admitted[org] > self.allowance[org]:
             self.over += 1
         self.latencies.append(seconds)
@@ -122,11 +138,11 @@ class Traffic:
                 continue
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    status, keep = await asked(*connection, self.requests[org])
+                    answer = await asked(*connection, self.requests[org])
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-                status, keep = "cut", False
-            self.note(org, due, status)
-            if not keep:
+                answer = CUT
+            self.note(org, due, answer.status, answer.request_id)
+            if not answer.keep:
                 connection[1].close()
                 connection = None
             self._due.task_done()
@@ -138,11 +154,11 @@ class Traffic:
                 return await asyncio.open_connection(LOOPBACK, each)
         raise ConnectionRefusedError
 
-    def note(self, org: str, due: float, status: int | str) -> None:
+    def note(self, org: str, due: float, status: int | str, request_id: str = "") -> None:
         """Of a call of the organization, when it was due, and how it was answered."""
         self.books.statuses[status] += 1
         if status == 200:
-            self.books.admit(org, time.perf_counter() - due)
+            self.books.admit(org, time.perf_counter() - due, request_id)
         elif status in (402, 429):
             self._exhausted.add(org)
         elif status != NOT_CONNECTED:  # then nobody can have charged it
@@ -177,14 +193,17 @@ class Traffic:
                 await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def asked(reader: asyncio.StreamReader, writer: Writer, request: bytes) -> tuple[int | str, bool]:
-    """Status, and whether the connection stays. Raises OSError, IncompleteReadError, ValueError."""
+async def asked(reader: asyncio.StreamReader, writer: Writer, request: bytes) -> Answer:
+    """Raises OSError, IncompleteReadError, LimitOverrunError, ValueError."""
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-    body = await reader.readexactly(length)
-    status = int(head[9:12])
-    return said_of(status, body), b"connection: close" not in head
+    body = await reader.readexactly(int(_field(head, b"content-length")))
+    status = said_of(int(head[9:12]), body)
+    return Answer(status, b"connection: close" not in head, _field(head, b"x-request-id").decode())
+
+
+def _field(head: bytes, name: bytes) -> bytes:
+    return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip()
 
 
 def said_of(status: int, body: bytes) -> int | str:

@@ -23,7 +23,7 @@ def books(admitted: int = 3, unknown: int = 0, allowance: int | None = None) -> 
     if allowance is not None:
         kept.allowance["a"] = allowance
     for _ in range(admitted):
-        kept.admit("a", 0.001)
+        kept.admit("a", 0.001, "")
     kept.unknown["a"] = unknown
     return kept
 
