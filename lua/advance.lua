@@ -1,9 +1,13 @@
 --[[ advance: makes a stream continue after the last id that Postgres has, whatever the clock of this Redis says.
 
-    KEYS[1] event stream   ARGV[1] the shard's watermark, `ms-seq`
-  returns the last id that the stream had before, '' where there was no stream
+    KEYS[1] event stream   KEYS[2] optional: the shard's generation
+    ARGV[1] the shard's watermark, `ms-seq`   ARGV[2] with KEYS[2], the generation that it must have
+  returns the last id that the stream had before, '' where there was no stream; MEMORY_LOST where the generation is another
+          one: then nothing changed
   A new stream, or one that was set back, would otherwise use ids that the writer regards as written already. ]]
+--@constants MEMORY_LOST
 local stream, watermark = KEYS[1], ARGV[1]
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[2] then return MEMORY_LOST end
 local function less(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')

@@ -47,6 +47,7 @@ INDEXED_AT_ONCE = 2_000  # words of one command
 PUBLISHED_AT_ONCE = 2_000  # keys and marks of one script call: some milliseconds
 STAGED_SECONDS = 600  # what was written and never published is forgotten
 REPORTED_AT_ONCE = 50  # in one script call: all gateways wait until it ends
+ANOTHER = "Redis has lost its memory, is put together anew, or another server answered"
 
 
 class LedgerError(Exception):
@@ -234,11 +235,13 @@ class Ledger:
         except RedisError as e:
             raise LedgerUnavailable(f"announcing: {e}") from e
 
-    async def lapse(self, orgs: Sequence[str]) -> int:
+    async def lapse(self, orgs: Sequence[str], generation: str | None = None) -> int:
         """Ends the leases of organizations of one shard, which has lost its memory; returns how many had one.
 
-        Raises LedgerUnavailable."""
-        ended: int = await self.run(lapse_call(orgs, self.shards))
+        With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
+        ended: int = await self.run(lapse_call(orgs, self.shards, generation))
+        if ended == PublishOutcome.MEMORY_LOST:
+            raise MemoryLost(f"lapse: {ANOTHER}")
         return ended
 
     async def under_way(self, org: str) -> int:
@@ -330,13 +333,15 @@ class Ledger:
         With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
         appended: int = await self.run(append_call(org, events, moves, self.shards, generation))
         if appended == PublishOutcome.MEMORY_LOST:
-            raise MemoryLost("append: Redis has lost its memory, or is put together anew")
+            raise MemoryLost(f"append: {ANOTHER}")
 
-    async def advance(self, shard: int, watermark: str) -> str:
+    async def advance(self, shard: int, watermark: str, generation: str | None = None) -> str:
         """Makes the shard's stream continue after the watermark; returns the last id that it had before, or ''.
 
-        Raises LedgerUnavailable."""
-        reply: bytes = await self.run(advance_call(shard, watermark))
+        With `generation`, only while the shard has that one. Raises LedgerUnavailable, MemoryLost."""
+        reply: bytes | int = await self.run(advance_call(shard, watermark, generation))
+        if isinstance(reply, int):
+            raise MemoryLost(f"advance: {ANOTHER}")
         return reply.decode()
 
     async def tail(self, shard: int, orgs: Sequence[str], after: str, events_max: int) -> Tail:

@@ -188,7 +188,7 @@ class Publisher:
     async def _restore(self, entitlement: Entitlement, now: float, generation: str) -> None:
         org = entitlement.org
         period_start = entitlement.periods[0].start if entitlement.periods else None
-        counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now, period_start)
+        counters = await exact_counters(self._db, self._streams, org, self._keep_seconds, now, period_start, generation)
         try:
             # The mark of an unknown organization is about to expire, and must not take the counters with it.
             await cast("Any", self._ledger.redis.persist(keys.org_key(org, self._ledger.shards)))

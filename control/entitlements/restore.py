@@ -60,11 +60,18 @@ async def written_counters_of(
 
 
 async def exact_counters(
-    db: Database, streams: Streams, org: str, keep_seconds: int, now: float, period_start: int | None = None
+    db: Database,
+    streams: Streams,
+    org: str,
+    keep_seconds: int,
+    now: float,
+    period_start: int | None = None,
+    generation: str | None = None,
 ) -> Counters:
     """All that was charged to an organization that Redis does not hold, so that nothing is being added.
 
-    `period_start`: of its current period, for quotas of keys. Raises StoreUnavailable, LedgerUnavailable."""
+    `period_start`: of its current period, for quotas of keys. `generation`: of its shard; where another server answers
+    than the one that has it, MemoryLost is raised. Raises StoreUnavailable, LedgerUnavailable."""
     shard = keys.shard_of(org, streams.shards)
     for _ in range(ATTEMPTS):
         async with db.snapshot() as connection:
@@ -73,7 +80,7 @@ async def exact_counters(
             windows = [w for key in limited for w in restore_nodes.windows(key, now, period_start)]
             own = (await restore_nodes.written(connection, db.region, windows)).used if windows else {}
         batch = EventBatch(db.region)
-        async for page in streams.tail(shard, written.watermark):
+        async for page in streams.tail(shard, written.watermark, generation):
             batch.add(shard, page)
         # Entries younger than that are never trimmed. Where older ones were still to be written, the writer could have
         # written and trimmed them since we asked for the counters, and then the watermark has moved.

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from common.redis_cluster.client import ClusterClient
 from control.ledger.nodes import Node, forget_idle, nodes_of
 from quota import generation, keys
-from quota.ledger import LedgerUnavailable
+from quota.ledger import ANOTHER, LedgerUnavailable, MemoryLost
 
 Entries = Sequence[tuple[bytes, Sequence[bytes]]]
 """Stream entries as they come: id, and field, value, …"""
@@ -79,10 +79,21 @@ class Streams:
         read = zip(after, replies, strict=True)
         return {shard: entries for shard, entries in read if entries and not isinstance(entries, Exception)}
 
-    async def tail(self, shard: int, after: StreamId) -> AsyncIterator[Entries]:
-        """All entries of one shard after `after`, in pages."""
+    async def tail(self, shard: int, after: StreamId, generation: str | None = None) -> AsyncIterator[Entries]:
+        """All entries of one shard after `after`, in pages; with `generation`, only from where the shard has that one.
+        After a failover, a server that was put aside may still answer, and it has other entries.
+
+        Raises LedgerUnavailable, MemoryLost."""
         while True:
-            page = (await self.read({shard: after}, {shard: PAGE})).get(shard, [])
+            try:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    pipeline.get(keys.generation_key(shard))
+                    pipeline.xrange(keys.events_key(shard), f"({after}", "+", PAGE)
+                    held, page = await pipeline.execute()
+            except RedisError as e:
+                raise LedgerUnavailable(f"reading events: {e}") from e
+            if generation is not None and (held is None or held.decode() != generation):
+                raise MemoryLost(f"reading events: {ANOTHER}")
             yield page
             if len(page) < PAGE:
                 return

@@ -22,7 +22,7 @@ from control.ledger.nodes import Node, nodes_of
 from quota import generation, keys
 from quota.calls.repairs import pop_receipts_call, pop_receipts_of_cluster_call
 from quota.generation import REBUILDING
-from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
+from quota.ledger import ANOTHER, Ledger, LedgerUnavailable, MemoryLost
 from quota.scripts import script
 
 log = structlog.get_logger()
@@ -242,9 +242,10 @@ class Epochs:
         return number
 
     async def mark_rebuilding(self, front: Front, nonce: str) -> Mapping[int, str]:
-        """Has gateways admit nothing of its shards; the generations that these have now. Raises LedgerUnavailable."""
+        """Has gateways admit nothing of its shards; the generations that these have now. Raises LedgerUnavailable, also
+        where another server answers by now: that one waits for the next look."""
         mark = f"{REBUILDING}{nonce}"
-        await _set_generations(front.node, mark)
+        await _set_generations(front.node, mark, server=front.server)
         return dict.fromkeys(front.generations, mark)
 
     @asynccontextmanager
@@ -293,7 +294,7 @@ def _keys(shards: Iterable[int]) -> list[str]:
 async def _set_generations(
     node: Node, value: str, instead_of: Mapping[int, str | None] | None = None, server: str | None = None
 ) -> None:
-    """With `instead_of` and `server`: only there, and if they still are these. Raises LedgerUnavailable."""
+    """With `instead_of`: only if they still are these. With `server`: only there. Raises LedgerUnavailable."""
     lost = False
     try:
         for shards in node.groups:
@@ -304,9 +305,10 @@ async def _set_generations(
                 pipeline.mset(dict.fromkeys(names, value))
                 about, before, _ = await pipeline.execute()
             held = dict(zip(shards, (each and each.decode() for each in before), strict=True))
-            if instead_of is not None and (
-                about["run_id"] != server or any(instead_of[shard] != text for shard, text in held.items())
-            ):
+            elsewhere = server is not None and about["run_id"] != server
+            if instead_of is None and elsewhere:
+                raise LedgerUnavailable(f"generations: {ANOTHER}")
+            if instead_of is not None and (elsewhere or any(instead_of[shard] != text for shard, text in held.items())):
                 await node.redis.delete(*names)
                 lost = True
     except RedisError as e:

@@ -46,7 +46,8 @@ class MissingEvents:
         since_ms = max(0, reports.since_ms - 1000 * RECENT_SECONDS)
 
         async def put_back(shard: int, events: Mapping[str, UsageEvent]) -> int:
-            missing = await self._not_written(await self._not_in_stream(shard, events, since_ms), since_ms)
+            looked_for = await self._not_in_stream(shard, events, since_ms, generations[shard])
+            missing = await self._not_written(looked_for, since_ms)
             await self.append(missing, generations, counted=False)
             return len(missing)
 
@@ -66,25 +67,31 @@ class MissingEvents:
                 added = {} if counted else moves(events[text] for text in part)
                 await self._ledger.append(org, part, added, generation)
 
-    async def strays(self, watermarks: Mapping[int, StreamId], void: frozenset[str]) -> dict[str, UsageEvent]:
-        """Of a server that was put aside: events that nobody has written, though Postgres has later ones. The writer
-        would pass them by.
+    async def strays(
+        self, watermarks: Mapping[int, StreamId], void: frozenset[str], generations: Mapping[int, str | None]
+    ) -> dict[str, UsageEvent]:
+        """Of a server that was put aside, and has these generations: events that nobody has written, though Postgres
+        has later ones. The writer would pass them by.
 
-        Not those of the requests `void`: no gateway had the reply, so nothing was delivered for it."""
+        Not those of the requests `void`: no gateway had the reply, so nothing was delivered for it.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
 
         async def strays(shard: int, watermark: StreamId) -> dict[str, UsageEvent]:
-            events, first_ms = await self._up_to(shard, watermark)
+            events, first_ms = await self._up_to(shard, watermark, generations[shard])
             delivered = {text: event for text, event in events.items() if event.request_id not in void}
             return await self._not_written(delivered, max(0, first_ms - RECENT_SECONDS * 1000))
 
         found = await at_once(AT_ONCE, (partial(strays, *each) for each in watermarks.items()))
         return {text: event for of_shard in found for text, event in of_shard.items()}
 
-    async def _up_to(self, shard: int, watermark: StreamId) -> tuple[dict[str, UsageEvent], int]:
+    async def _up_to(
+        self, shard: int, watermark: StreamId, generation: str | None
+    ) -> tuple[dict[str, UsageEvent], int]:
         """The stream's events up to the watermark, and the time of the first one."""
         events: dict[str, UsageEvent] = {}
         first_ms: int | None = None
-        async for page in self._streams.tail(shard, START):
+        async for page in self._streams.tail(shard, START, generation):
             for id_, fields in page:
                 at = StreamId.parse(id_)
                 if at > watermark:
@@ -98,10 +105,10 @@ class MissingEvents:
         return events, first_ms or 0
 
     async def _not_in_stream(
-        self, shard: int, events: Mapping[str, UsageEvent], since_ms: int
+        self, shard: int, events: Mapping[str, UsageEvent], since_ms: int, generation: str | None
     ) -> dict[str, UsageEvent]:
         missing = dict(events)
-        async for page in self._streams.tail(shard, StreamId(since_ms, 0)):
+        async for page in self._streams.tail(shard, StreamId(since_ms, 0), generation):
             for _, fields in page:
                 missing.pop(fields[-1].decode("ascii", "replace"), None)
         return missing

@@ -273,11 +273,10 @@ class Recovery:
             reports = await gather(self._redis, self._nodes, late, message)
             if restarted:
                 await self._rejoining.wait_for_others(began, reports.told)
-            restored = await self._restore(
-                fronts, newest, reports, {shard: mark for each in marks for shard, mark in each.items()}
-            )
+            of_shards = {shard: mark for each in marks for shard, mark in each.items()}
+            restored = await self._restore(fronts, newest, reports, of_shards)
             if self._leased:
-                ended = await self._rolled_back.lapse(shards)
+                ended = await self._rolled_back.lapse(of_shards)
                 log.warning("leases are ended: this region's redis may have forgotten what it returned", leases=ended)
             for front, mark in zip(fronts, marks, strict=True):
                 epoch = await self.epochs.begin(front, over, nonce, instead_of=mark)
@@ -286,7 +285,7 @@ class Recovery:
         return restored
 
     async def _restore(
-        self, fronts: Sequence[Front], newest: Newest, reports: GatewayReports, marks: Mapping[int, str | None]
+        self, fronts: Sequence[Front], newest: Newest, reports: GatewayReports, marks: Mapping[int, str]
     ) -> Recovered:
         """Combines what gateways, Postgres and the streams know. `marks`: the generations of what is put together."""
         watermarks = await self._rolled_back.watermarks()
@@ -299,13 +298,12 @@ class Recovery:
             if forked:
                 lacking = {*await self._rolled_back.written_since(ended), *(event.org for event in strays)}
             of_front = {org for org in lacking if keys.shard_of(org, self._ledger.shards) in front.generations}
-            moved += await self._rolled_back.rebase(sorted(of_front), AUTHOR)
+            moved += await self._rolled_back.rebase(sorted(of_front), AUTHOR, marks)
             if front.restarted:
                 now = moment(self._clock())
                 recent = now if since is None else min(since, now)
-                outdated += await self._rolled_back.drop_outdated(
-                    ended if forked else recent, frozenset(front.generations)
-                )
+                of_server = {shard: marks[shard] for shard in front.generations}
+                outdated += await self._rolled_back.drop_outdated(ended if forked else recent, of_server)
         return Recovered(
             takes_put_back=put_back,
             organizations_moved=moved,
@@ -322,14 +320,14 @@ class Recovery:
         newest: Newest,
         reports: GatewayReports,
         watermarks: Mapping[int, StreamId],
-        marks: Mapping[int, str | None],
+        marks: Mapping[int, str],
     ) -> tuple[set[str], datetime | None, Sequence[UsageEvent]]:
         """Has the streams of this server continue after what is written. What it lacks: the organizations with events
         that it does not have, and since when; and the events that it alone has."""
         own = {shard: at for shard, at in watermarks.items() if shard in front.generations}
         forked = front.forked_from(newest)
-        strays = await self._missing.strays(own, reports.void) if forked else {}
-        lacking, since = await self._rolled_back.advance(own)
+        strays = await self._missing.strays(own, reports.void, marks) if forked else {}
+        lacking, since = await self._rolled_back.advance(own, marks)
         await self._missing.append(strays, marks, counted=True)
         return lacking, since, list(strays.values())
 

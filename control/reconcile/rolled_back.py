@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ from control.reconcile.missing_events import RECENT_SECONDS
 from control.reconcile.scan import Scan, WriterBehind
 from quota import keys
 from quota.calls.snapshots import version_of
-from quota.ledger import Ledger, LedgerUnavailable
+from quota.ledger import ANOTHER, Ledger, LedgerUnavailable, MemoryLost
 
 log = structlog.get_logger()
 
@@ -45,15 +45,20 @@ class RolledBack:
             rows = await sql.usage.watermarks(connection, region=self._db.region.number)
         return {row.shard: StreamId(row.stream_ms, row.stream_seq) for row in rows}
 
-    async def advance(self, watermarks: Mapping[int, StreamId]) -> tuple[set[str], datetime | None]:
-        """Has all streams continue after their watermarks; the organizations with events that Redis does not have, and
-        since when it lacks some."""
-        found = await at_once(AT_ONCE, (partial(self._advance, *each) for each in watermarks.items()))
+    async def advance(
+        self, watermarks: Mapping[int, StreamId], generations: Mapping[int, str]
+    ) -> tuple[set[str], datetime | None]:
+        """Has all streams continue after their watermarks, where the shards have these generations; the organizations
+        with events that Redis does not have, and since when it lacks some.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
+        each_at = ((shard, at, generations[shard]) for shard, at in watermarks.items())
+        found = await at_once(AT_ONCE, (partial(self._advance, *each) for each in each_at))
         lacking = set(chain.from_iterable(orgs for orgs, _ in found))
         return lacking, min((ended for _, ended in found if ended is not None), default=None)
 
-    async def _advance(self, shard: int, watermark: StreamId) -> tuple[Sequence[str], datetime | None]:
-        last = await self._ledger.advance(shard, str(watermark))
+    async def _advance(self, shard: int, watermark: StreamId, generation: str) -> tuple[Sequence[str], datetime | None]:
+        last = await self._ledger.advance(shard, str(watermark), generation)
         if not last or (end := StreamId.parse(last.encode())) >= watermark:
             return (), None
         async with self._db.connection() as connection:
@@ -71,14 +76,15 @@ class RolledBack:
                 await sql.reconcile.written_since(connection, region=self._db.region.number, since=since - MARGIN)
             )
 
-    async def rebase(self, orgs: Sequence[str], author: Author) -> int:
-        """Moves their counters to where the events say they are; how many organizations that were.
+    async def rebase(self, orgs: Sequence[str], author: Author, generations: Mapping[int, str]) -> int:
+        """Moves their counters to where the events say they are, where the shards have these generations; how many
+        organizations that were.
 
         Raises StoreUnavailable, LedgerUnavailable."""
         by_shard = defaultdict[int, list[str]](list)
         for org in orgs:
             by_shard[self._shard(org)].append(org)
-        checks = [partial(self._scan.check, each, rolled_back=True) for each in by_shard.values()]
+        checks = [partial(self._scan.check, each, rolled_back=generations) for each in by_shard.values()]
         for _ in range(BEHIND_ATTEMPTS):
             try:
                 mismatches = list(chain.from_iterable(await at_once(AT_ONCE, checks)))
@@ -91,9 +97,12 @@ class RolledBack:
         await at_once(AT_ONCE, (partial(self._scan.repair, each, author) for each in mismatches))
         return len(mismatches)
 
-    async def drop_outdated(self, since: datetime | None, shards: Collection[int]) -> int:
-        """Organizations of these shards of which Redis holds an older entitlement than was published since then: they
-        are forgotten there, and loaded as they are when somebody asks. How many they were."""
+    async def drop_outdated(self, since: datetime | None, generations: Mapping[int, str]) -> int:
+        """Organizations of these shards, which have these generations, of which Redis holds an older entitlement than
+        was published since then: they are forgotten there, and loaded as they are when somebody asks. How many they
+        were.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
         after, dropped = "", 0
         while True:
             async with self._db.connection() as connection:
@@ -106,38 +115,53 @@ class RolledBack:
                 )
             if not rows:
                 return dropped
-            page = [(row.org, row.published_version) for row in rows if self._shard(row.org) in shards]
-            org_keys = [keys.org_key(org, self._ledger.shards) for org, _ in page]
-            try:
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for key in org_keys:
-                        pipeline.hget(key, "e")
-                    heads = await pipeline.execute()
-                outdated = [
-                    key
-                    for key, head, (_, version) in zip(org_keys, heads, page, strict=True)
-                    if head is not None and version_of(head) < version
-                ]
-                for key in outdated:
-                    await self._redis.delete(key)
-            except RedisError as e:
-                raise LedgerUnavailable(f"looking at entitlements: {e}") from e
+            page = [(row.org, row.published_version) for row in rows if self._shard(row.org) in generations]
+            heads = await self._where(generations, [("HGET", self._key(org), "e") for org, _ in page])
+            outdated = [
+                org
+                for (org, version), head in zip(page, heads, strict=True)
+                if head is not None and version_of(head) < version
+            ]
+            await self._where(generations, [("DEL", self._key(org)) for org in outdated])
             dropped, after = dropped + len(outdated), rows[-1].org
 
-    async def lapse(self, shards: Collection[int]) -> int:
-        """Ends the leases of all organizations of these shards, which have lost their memory; how many there were.
+    async def _where(self, generations: Mapping[int, str], commands: Sequence[Sequence[str]]) -> list[Any]:
+        """The replies of these commands, from where the shards have these generations. Raises LedgerUnavailable."""
+        if not commands:
+            return []
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for shard in generations:
+                    pipeline.get(keys.generation_key(shard))
+                for words in commands:
+                    pipeline.execute_command(*words)
+                replies = await pipeline.execute()
+        except RedisError as e:
+            raise LedgerUnavailable(f"looking at entitlements: {e}") from e
+        held: list[Any] = replies[: len(generations)]
+        found: list[Any] = replies[len(generations) :]
+        if [each and each.decode() for each in held] != list(generations.values()):
+            raise MemoryLost(f"looking at entitlements: {ANOTHER}")
+        return found
+
+    async def lapse(self, generations: Mapping[int, str]) -> int:
+        """Ends the leases of all organizations of these shards, which have lost their memory and have these
+        generations; how many there were.
 
         Raises StoreUnavailable, LedgerUnavailable."""
         ended = 0
         async for page in self._scan.organizations():
             by_shard: dict[int, list[str]] = {}
             for org in page:
-                if (shard := self._shard(org)) in shards:
+                if (shard := self._shard(org)) in generations:
                     by_shard.setdefault(shard, []).append(org)
-            for orgs in by_shard.values():
+            for shard, orgs in by_shard.items():
                 for at in range(0, len(orgs), LAPSED_AT_ONCE):
-                    ended += await self._ledger.lapse(orgs[at : at + LAPSED_AT_ONCE])
+                    ended += await self._ledger.lapse(orgs[at : at + LAPSED_AT_ONCE], generations[shard])
         return ended
+
+    def _key(self, org: str) -> str:
+        return keys.org_key(org, self._ledger.shards)
 
     def _shard(self, org: str) -> int:
         return keys.shard_of(org, self._ledger.shards)

@@ -7,7 +7,7 @@ compare-and-set.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -25,7 +25,7 @@ from control.reconcile.drift import Drift, Evidence, drifts, node_drifts
 from control.reconcile.key_windows import CurrentWindows, current_windows
 from quota import keys
 from quota.calls.snapshots import Tail, decode_snapshot
-from quota.ledger import Ledger
+from quota.ledger import ANOTHER, Ledger, MemoryLost
 
 log = structlog.get_logger()
 
@@ -82,11 +82,12 @@ class Scan:
             yield page
             after = page[-1]
 
-    async def check(self, orgs: Iterable[str], *, rolled_back: bool = False) -> list[Mismatch]:
+    async def check(self, orgs: Iterable[str], *, rolled_back: Mapping[int, str] | None = None) -> list[Mismatch]:
         """The organizations whose counters differ from their events. Organizations that are not in Redis have no
-        counters. `rolled_back`: it is known that Redis went back to an older state.
+        counters. `rolled_back`: it is known that Redis went back to an older state, and that the shards have these
+        generations there.
 
-        Raises WriterBehind, StoreUnavailable, LedgerUnavailable."""
+        Raises WriterBehind, StoreUnavailable, LedgerUnavailable, MemoryLost."""
         by_shard: defaultdict[int, list[str]] = defaultdict(list)
         for org in orgs:
             by_shard[keys.shard_of(org, self._ledger.shards)].append(org)
@@ -117,16 +118,18 @@ class Scan:
             await journal.record(connection, author, self._clock(), [change])
         return True
 
-    async def _look(self, shard: int, orgs: Sequence[str], rolled_back: bool) -> list[Mismatch]:
+    async def _look(self, shard: int, orgs: Sequence[str], generations: Mapping[int, str] | None) -> list[Mismatch]:
         own = await current_windows(self._db, self._ledger, self._streams, shard, orgs)
-        written, own_written, tail, quarantined, generation = await self._read(shard, orgs, own)
+        written, own_written, tail, quarantined = await self._read(shard, orgs, own)
+        if generations is not None and tail.generation != generations[shard]:
+            raise MemoryLost(f"looking for drift: {ANOTHER}")
         if not tail.hashes:
             return []
         assert tail.events is not None  # noqa: S101 - _read waits for them
         batch = EventBatch(self._db.region)
         batch.add(shard, [(f"0-{i}".encode(), entry) for i, entry in enumerate(tail.events)])
         watermark = next(iter(written.values())).watermark
-        rolled_back = rolled_back or StreamId.parse(tail.last_id.encode()) < watermark
+        rolled_back = generations is not None or StreamId.parse(tail.last_id.encode()) < watermark
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
         own_exact = restore_nodes.with_tail(own_written, batch)
         mismatches = []
@@ -137,15 +140,14 @@ class Scan:
             exact = {window: units for window, units in own_exact.items() if window.org == org}
             differing += node_drifts(org, snapshot, exact, own.changed, evidence)
             if differing:
-                mismatches.append(Mismatch(org, tuple(differing), int(fields.get(b"repairs", 0)), generation))
+                mismatches.append(Mismatch(org, tuple(differing), int(fields.get(b"repairs", 0)), tail.generation))
         return mismatches
 
     async def _read(
         self, shard: int, orgs: Sequence[str], own: CurrentWindows
-    ) -> tuple[dict[str, Counters], dict[Window, int], Tail, bool, str]:
+    ) -> tuple[dict[str, Counters], dict[Window, int], Tail, bool]:
         for _ in range(ATTEMPTS):
             now = self._clock()
-            generation = await self._ledger.generation(shard) or ""
             if own.windows:
                 async with self._db.snapshot() as connection:
                     written = await written_counters_of(connection, self._db.region, orgs, shard, now)
@@ -164,7 +166,7 @@ class Scan:
             async with self._db.connection() as connection:
                 quarantined = await sql.reconcile.quarantined(connection, shard=self._db.region.stored(shard))
             exact = {w: used for w, used in keys_used.used.items() if w not in keys_used.inexact}
-            return written, exact, tail, bool(quarantined), generation
+            return written, exact, tail, bool(quarantined)
         raise WriterBehind(f"shard {shard}: more than {self._events_max} events are not written yet")
 
 

@@ -75,9 +75,13 @@ def lower_call(org: str, most: Mapping[str, int], shards: int, generation: str, 
     return Call("lower", [keys.org_key(org, shards), keys.generation_key(keys.shard_of(org, shards))], argv)
 
 
-def lapse_call(orgs: Sequence[str], shards: int) -> Call:
-    """Ends the leases of organizations of one shard. The reply is how many had one."""
-    return Call("lapse", [keys.org_key(org, shards) for org in orgs], [])
+def lapse_call(orgs: Sequence[str], shards: int, generation: str | None = None) -> Call:
+    """Ends the leases of organizations of one shard. The reply is how many had one. With `generation`, only while the
+    shard has that one; else the reply is MEMORY_LOST."""
+    hashes = [keys.org_key(org, shards) for org in orgs]
+    if generation is None:
+        return Call("lapse", hashes, [])
+    return Call("lapse", [keys.generation_key(keys.shard_of(orgs[0], shards)), *hashes], [generation])
 
 
 def decode_holding(reply: Sequence[Any]) -> Holding | None:

@@ -26,9 +26,12 @@ def append_call(
     return Call("append", [*script_keys, keys.generation_key(keys.shard_of(org, shards))], [*argv, generation])
 
 
-def advance_call(shard: int, watermark: str) -> Call:
-    """Makes the shard's stream continue after the watermark. The reply is the last id that it had before, or empty."""
-    return Call("advance", [keys.events_key(shard)], [watermark])
+def advance_call(shard: int, watermark: str, generation: str | None = None) -> Call:
+    """Makes the shard's stream continue after the watermark. The reply is the last id that it had before, or empty.
+    With `generation`, only while the shard has that one; else the reply is MEMORY_LOST."""
+    if generation is None:
+        return Call("advance", [keys.events_key(shard)], [watermark])
+    return Call("advance", [keys.events_key(shard), keys.generation_key(shard)], [watermark, generation])
 
 
 def pop_receipts_call(at_most: int, shards: int) -> Call:

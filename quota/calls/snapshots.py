@@ -28,6 +28,8 @@ class Tail(NamedTuple):
 
     last_id: str
     """Of the stream, also where its entries were trimmed."""
+    generation: str
+    """Of the shard, where all this was read; empty: it has none."""
     events: list[list[bytes]] | None
     """Each as the stream's entry: field, value."""
     hashes: dict[str, dict[bytes, bytes]]
@@ -69,16 +71,17 @@ def decode_recalled(reply: Sequence[Any]) -> Recalled:
 
 def tail_call(shard: int, orgs: Sequence[str], after: str, events_max: int, shards: int) -> Call:
     """Reads the hashes of organizations of one shard, and the events after `after`."""
-    return Call("tail", [keys.events_key(shard), *(keys.org_key(org, shards) for org in orgs)], [after, events_max])
+    hashes = [keys.org_key(org, shards) for org in orgs]
+    return Call("tail", [keys.events_key(shard), keys.generation_key(shard), *hashes], [after, events_max])
 
 
 def decode_tail(reply: Sequence[Any], orgs: Sequence[str]) -> Tail:
-    last, *more = reply
+    last, generation, *more = reply
     if not more:
-        return Tail(last.decode(), None, {})
+        return Tail(last.decode(), generation.decode(), None, {})
     events, *flat_hashes = more
     hashes = {org: fields for org, flat in zip(orgs, flat_hashes, strict=True) if b"e" in (fields := _pairs(flat))}
-    return Tail(last.decode(), events, hashes)
+    return Tail(last.decode(), generation.decode(), events, hashes)
 
 
 def version_of(head: bytes) -> int:
