@@ -4,7 +4,7 @@ What is asked of a server itself, and not of whoever holds a key, is asked throu
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, slot_of
 from quota import keys
-from quota.ledger import LedgerUnavailable
+from quota.ledger import ANOTHER, LedgerUnavailable, MemoryLost
 
 log = structlog.get_logger()
 
@@ -43,8 +43,9 @@ class Nodes(Protocol):
     async def now(self) -> Sequence[Node]:
         """As the shards are spread now; each shard is in one of them. Raises LedgerUnavailable."""
 
-    async def publish(self, channel: str, message: str) -> int:
-        """To how many clients it goes. Raises redis-py's errors."""
+    async def publish(self, channel: str, message: str, generations: Mapping[int, str]) -> int:
+        """To how many clients it goes. Raises redis-py's errors; MemoryLost where one server holds all shards, and is
+        another one than that where they have these generations."""
 
     async def listeners(self, channel: str) -> int:
         """How many clients listen. Raises redis-py's errors."""
@@ -65,8 +66,15 @@ class OneServer:
     async def now(self) -> Sequence[Node]:
         return (self._node,)
 
-    async def publish(self, channel: str, message: str) -> int:
-        return int(await self._node.redis.publish(channel, message))
+    async def publish(self, channel: str, message: str, generations: Mapping[int, str]) -> int:
+        shard, generation = next(iter(generations.items()))
+        async with self._node.redis.pipeline(transaction=False) as pipeline:  # one connection, so it is one server
+            pipeline.get(keys.generation_key(shard))
+            pipeline.publish(channel, message)
+            held, count = await pipeline.execute()
+        if held is None or held.decode() != generation:
+            raise MemoryLost(f"asking the gateways: {ANOTHER}")
+        return int(count)
 
     async def listeners(self, channel: str) -> int:
         [(_, count)] = await self._node.redis.pubsub_numsub(channel)
@@ -100,7 +108,7 @@ class ClusterNodes:
             if address in held
         ]
 
-    async def publish(self, channel: str, message: str) -> int:
+    async def publish(self, channel: str, message: str, generations: Mapping[int, str]) -> int:
         """Each server counts its own clients alone: https://valkey.io/commands/publish/. They are counted first: who
         subscribes later may not be waited for."""
         count = await self.listeners(channel)

@@ -6,7 +6,7 @@ and a request, `kept` and what was forgotten, or `end`. They may be read apart, 
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,13 +84,16 @@ def texts_of(items: Sequence[bytes] | None) -> list[str]:
     return [item.decode("ascii", "replace") for item in items or ()]
 
 
-async def gather(redis: Any, nodes: Nodes, before: Sequence[str], message: RecoveryMessage) -> GatewayReports:
+async def gather(
+    redis: Any, nodes: Nodes, before: Sequence[str], message: RecoveryMessage, generations: Mapping[int, str]
+) -> GatewayReports:
     """Asks all gateways that listen, by this message. `before`: items that some of them reported by themselves.
+    `generations`: of the shards that are put together.
 
     Raises LedgerUnavailable."""
     loop = asyncio.get_running_loop()
     try:
-        listening = await nodes.publish(keys.RECOVER, message.text)
+        listening = await nodes.publish(keys.RECOVER, message.text, generations)
     except RedisError as e:
         raise LedgerUnavailable(f"asking the gateways: {e}") from e
     deadline, items, ended, told = loop.time() + GATHER_SECONDS, [*before], 0, frozenset[str]()

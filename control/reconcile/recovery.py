@@ -261,6 +261,7 @@ class Recovery:
         if restarted:
             await self._forget_connections()
         marks = [await self.epochs.mark_rebuilding(front, nonce) for front in fronts]
+        of_shards = {shard: mark for each in marks for shard, mark in each.items()}
         await self._ledger.check_layout()
         if restarted:
             await self._rejoining.wait(began)
@@ -270,10 +271,9 @@ class Recovery:
         over = max(above, *(max(front.highest, *(newest[s].number for s in front.generations)) for front in fronts))
         message = RecoveryMessage(nonce, restarted, over if restarted else 0, tuple(shards) if self._spread else None)
         async with self.epochs.receipts_kept(nonce):
-            reports = await gather(self._redis, self._nodes, late, message)
+            reports = await gather(self._redis, self._nodes, late, message, of_shards)
             if restarted:
                 await self._rejoining.wait_for_others(began, reports.told)
-            of_shards = {shard: mark for each in marks for shard, mark in each.items()}
             restored = await self._restore(fronts, newest, reports, of_shards)
             if self._leased:
                 ended = await self._rolled_back.lapse(of_shards)

@@ -11,14 +11,16 @@ from common import redis_connections
 from control.entitlements.restore import exact_counters
 from control.http.context import Context
 from control.journal import Author
+from control.ledger.nodes import nodes_of
 from control.ledger.streams import StreamId, Streams
-from control.reconcile.gateway_reports import GatewayReports
+from control.reconcile.gateway_reports import GatewayReports, gather
 from control.reconcile.missing_events import MissingEvents
 from control.reconcile.rolled_back import RolledBack
 from control.reconcile.scan import Scan
 from quota import keys
 from quota.generation import REBUILDING
 from quota.ledger import Ledger, LedgerUnavailable, MemoryLost
+from quota.recovery_message import RecoveryMessage
 from tests.control.epochs import hold
 from tests.control.plane import Entitled
 from tests.control.usage import spend, used, write_all, written
@@ -131,6 +133,12 @@ async def a_counter(aside: Aside) -> tuple[str, int]:
 async def test_counters_are_not_computed_from_the_events_of_another_server(context: Context, aside: Aside) -> None:
     with pytest.raises(MemoryLost):
         await exact_counters(context.db, aside.streams, aside.org, KEEP_SECONDS, context.clock(), generation=MARK)
+
+
+async def test_gateways_are_not_asked_at_another_server(aside: Aside) -> None:
+    nodes = nodes_of(aside.ledger.redis, aside.ledger.shards)
+    with pytest.raises(MemoryLost):
+        await gather(aside.ledger.redis, nodes, [], RecoveryMessage("0123", True, 9), {aside.shard: MARK})
 
 
 async def test_another_server_than_the_one_that_was_looked_at_is_not_put_together(context: Context) -> None:
