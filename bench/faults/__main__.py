@@ -10,8 +10,8 @@ Redis must say the same. It exits with 1 where something was lost, counted twice
 100 failovers took longer than 3 s, or on a Cluster longer than its node timeout and a second. `--merge` puts the
 figures of several runs together (their faults.json), and strikes nothing.
 
-Each call that was admitted is looked up among the rows, by its request id: after each fault, and in the end. Where one
-has none in the end, it is told, and the logs of all parts are kept.
+Each call is looked up among the rows, by its request id: after each fault, and in the end. Where the rows of one are
+not what it took, that is told, and the logs of all parts are kept.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from bench.faults.servers import DOWN_AFTER_MS, LEVELS, WatchedInstallation
 from bench.faults.striking import PROBE, Faults, Outage
 from bench.open_loop.pacing import quantile
 from bench.report import Bars, Goal, goals_table, table
-from bench.soak.audit import counted, findings, without_row
+from bench.soak.audit import counted, findings, miscounted
 from bench.soak.faults import in_turns
 from bench.soak.traffic import Books, Traffic
 
@@ -55,7 +55,7 @@ SAME = ("topology", "down_after_ms", "node_timeout_ms")
 async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: argparse.Namespace) -> Level:
     chance = random.Random(f"{given.seed} {level}")  # noqa: S311 - faults, no secrets
     traffic = Traffic([part.port for part in at.gateways], [part.port for part in at.controls], given.rate)
-    traffic.books.to_find = {}
+    traffic.books.answered = {}
     await traffic.prepare()
     times = machine_times()
     traffic.start()
@@ -69,23 +69,23 @@ async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: 
         outages[fault.name].append(outage)
         since = "" if outage.of_failover is None else f", {outage.of_failover:.2f} s after the failover"
         what = f"{fault.name:48} {outage.of_fault:5.2f} s{since}, over {traffic.books.over}"
-        unwritten = await looked_up(at.dsn, traffic.books, time.time() - WRITTEN_SECONDS)
-        print(f"{level:8} {number + 1:4}  {moment(time.time())}  {what}, unwritten {len(unwritten)}", flush=True)
+        off = await looked_up(at.dsn, traffic.books, time.time() - WRITTEN_SECONDS)
+        print(f"{level:8} {number + 1:4}  {moment(time.time())}  {what}, miscounted {len(off)}", flush=True)
     await asyncio.sleep(CALM_SECONDS)
     idle = idle_share(times, machine_times())
     await traffic.stop()
     found = findings(traffic.books, await counted(at, traffic.books))
-    if missing := await looked_up(at.dsn, traffic.books, time.time()):
-        for request_id, answered in sorted(missing.items(), key=lambda each: each[1]):
-            print(f"{level:8} no row: {request_id}, admitted at {moment(answered)}")
+    if off := await looked_up(at.dsn, traffic.books, time.time()):
+        for request_id, how in sorted(off.items()):
+            print(f"{level:8} {request_id} of {how}")
         print(f"The logs are kept in {kept_logs(at.directory)}", flush=True)
     return Level(found, traffic.books.admitted.total(), traffic.books.failed, dict(outages), idle, wrong)
 
 
-async def looked_up(dsn: str, books: Books, answered_before: float) -> dict[str, float]:
+async def looked_up(dsn: str, books: Books, answered_before: float) -> dict[str, str]:
     connection = await asyncpg.connect(dsn)
     try:
-        return await without_row(connection, books, answered_before)
+        return await miscounted(connection, books, answered_before)
     finally:
         await connection.close()
 

@@ -88,14 +88,22 @@ async def counted(at: Installation, books: Books) -> Counts:
     return Counts(_by_org(events), _by_org(counters), in_redis, duplicated)
 
 
-async def without_row(connection: asyncpg.Connection, books: Books, answered_before: float) -> dict[str, float]:
-    """Calls that were admitted, and answered before that moment, and have no row; those that have one are found."""
-    to_find = books.to_find or {}
-    ids = [request_id for request_id, answered in to_find.items() if answered < answered_before]
-    query = "SELECT request_id FROM usage_event WHERE kind = 'take' AND request_id = ANY($1::text[])"
-    for (request_id,) in await connection.fetch(query, ids):
-        to_find.pop(request_id, None)
-    return {request_id: to_find[request_id] for request_id in ids if request_id in to_find}
+async def miscounted(connection: asyncpg.Connection, books: Books, answered_before: float) -> dict[str, str]:
+    """By request, how: calls that were admitted and answered before that moment, and whose rows are not one unit; and
+    all others whose rows are not one unit or none. Each call takes one."""
+    rows = await connection.fetch(
+        "SELECT request_id, sum(units)::bigint AS units, max(org) AS org,"
+        " string_agg(kind || ' ' || units || ' at ' || stream_ms, ', ' ORDER BY stream_ms, stream_seq) AS rows"
+        " FROM usage_event GROUP BY request_id"
+    )
+    admitted = {each: at for each, at in (books.answered or {}).items() if at < answered_before}
+    wrong = {request_id: f"admitted at {at:.3f}, and has no row" for request_id, at in admitted.items()}
+    for request_id, units, org, of_request in rows:
+        wrong.pop(request_id, None)
+        if units != 1 and (units != 0 or request_id in admitted):
+            answered = f"admitted at {admitted[request_id]:.3f}" if request_id in admitted else "not admitted"
+            wrong[request_id] = f"{org}: {answered}, and has {of_request}"
+    return wrong
 
 
 def _by_org(rows: Sequence[asyncpg.Record]) -> dict[str, int]:

@@ -56,14 +56,14 @@ class Books:
     statuses: Counter[int | str] = field(default_factory=Counter)
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     """Of what was admitted, from when it was due."""
-    to_find: dict[str, float] | None = None
-    """By the request id of each call that was admitted and whose row nobody has looked up: when it was answered, as
-    seconds since 1970. None: they are not kept."""
+    answered: dict[str, float] | None = None
+    """By the request id of each call that was admitted: when it was answered, as seconds since 1970. None: they are not
+    kept."""
 
     def admit(self, org: str, seconds: float, request_id: str) -> None:
         self.admitted[org] += 1
-        if self.to_find is not None and request_id:
-            self.to_find[request_id] = time.time()
+        if self.answered is not None and request_id:
+            self.answered[request_id] = time.time()
         if org in self.allowance and self.admitted[org] > self.allowance[org]:
             self.over += 1
         self.latencies.append(seconds)
