@@ -1,6 +1,8 @@
 """The console's pages, as the control plane has them: a test that looks at all of them misses no new one."""
 
+import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from fastapi.dependencies.models import Dependant
@@ -27,7 +29,12 @@ def page_routes() -> Iterator[APIRoute]:
                 yield route
 
 
-def pattern_of(path: str) -> str | None:
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     # A path without a parameter is nearer than one with one.
     routes = sorted(page_routes(), key=lambda route: route.path.count("{"))
-    return next((route.path for route in routes if compile_path(route.path)[0].match(path)), None)
+    return tuple((compile_path(route.path)[0], route.path) for route in routes)
+
+
+def pattern_of(path: str) -> str | None:
+    return next((pattern for matching, pattern in _patterns() if matching.match(path)), None)
