@@ -299,11 +299,15 @@ class Recovery:
                 lacking = {*await self._rolled_back.written_since(ended), *(event.org for event in strays)}
             of_front = {org for org in lacking if keys.shard_of(org, self._ledger.shards) in front.generations}
             moved += await self._rolled_back.rebase(sorted(of_front), AUTHOR, marks)
+            of_server = {shard: marks[shard] for shard in front.generations}
             if front.restarted:
                 now = moment(self._clock())
                 recent = now if since is None else min(since, now)
-                of_server = {shard: marks[shard] for shard in front.generations}
                 outdated += await self._rolled_back.drop_outdated(ended if forked else recent, of_server)
+            written_ms = max((at.ms for shard, at in watermarks.items() if shard in front.generations), default=0)
+            if written_ms and (forked or since is not None or not front.restarted):
+                lacks_since = (ended if forked else since) or moment(written_ms / 1000)
+                await self._rolled_back.remember_settled(min(lacks_since, moment(written_ms / 1000)), of_server)
         return Recovered(
             takes_put_back=put_back,
             organizations_moved=moved,

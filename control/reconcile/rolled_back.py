@@ -22,6 +22,7 @@ from control.reconcile.scan import Scan, WriterBehind
 from quota import keys
 from quota.calls.snapshots import version_of
 from quota.ledger import ANOTHER, Ledger, LedgerUnavailable, MemoryLost
+from quota.wire import SETTLED_SECONDS
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ BEHIND_SECONDS = 0.2
 BEHIND_ATTEMPTS = 25
 MARGIN = timedelta(seconds=2 * RECENT_SECONDS)
 PUBLISHED_PAGE = 2_000
+MARKED_AT_ONCE = 1_000
 LAPSED_AT_ONCE = 500  # in one script: about a millisecond
 
 
@@ -137,12 +139,34 @@ class RolledBack:
                     pipeline.execute_command(*words)
                 replies = await pipeline.execute()
         except RedisError as e:
-            raise LedgerUnavailable(f"looking at entitlements: {e}") from e
+            raise LedgerUnavailable(f"what Redis went back to: {e}") from e
         held: list[Any] = replies[: len(generations)]
         found: list[Any] = replies[len(generations) :]
         if [each and each.decode() for each in held] != list(generations.values()):
-            raise MemoryLost(f"looking at entitlements: {ANOTHER}")
+            raise MemoryLost(f"what Redis went back to: {ANOTHER}")
         return found
+
+    async def remember_settled(self, since: datetime, generations: Mapping[int, str]) -> None:
+        """Marks the receipts of these shards, which have these generations, that Postgres knows to be settled since
+        then: a gateway that has no answer to its correction repeats it.
+
+        Raises StoreUnavailable, LedgerUnavailable."""
+        stored, org, request_id = self._db.region.all_stored(sorted(generations)), "", ""
+        while True:
+            async with self._db.connection() as connection:
+                rows = await sql.reconcile.settled_since(
+                    connection,
+                    shards=stored,
+                    since=since - MARGIN,
+                    org=org,
+                    request_id=request_id,
+                    limit_rows=MARKED_AT_ONCE,
+                )
+            if not rows:
+                return
+            names = [keys.settled_key(row.org, self._ledger.shards, row.request_id) for row in rows]
+            await self._where(generations, [("SET", name, "", "NX", "EX", str(SETTLED_SECONDS)) for name in names])
+            org, request_id = rows[-1].org, rows[-1].request_id
 
     async def lapse(self, generations: Mapping[int, str]) -> int:
         """Ends the leases of all organizations of these shards, which have lost their memory and have these

@@ -72,6 +72,18 @@ async def count_key_counters(connection: Connection, *, org: str | None) -> int:
 async def written_after(connection: Connection, *, shard: int, stream_ms: int, since: datetime) -> list[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    org: str
+    request_id: str
+
+
+@sql
+async def settled_since(
+    connection: Connection, *, shards: Sequence[int], since: datetime, org: str, request_id: str, limit_rows: int
+) -> list[Settled]: ...
+
+
 @sql
 async def lock_recovery(connection: Connection, *, region: int) -> bool: ...
 

@@ -99,6 +99,13 @@ SELECT count(*) FROM key_counter c WHERE :org::text IS NULL OR c.org = :org;
 SELECT DISTINCT org FROM usage_event
 WHERE occurred_at >= :since AND shard = :shard AND stream_ms >= :stream_ms;
 
+-- name: settled_since(shards, since, org, request_id, limit_rows)
+-- Requests of these shards whose charge was corrected since then, those after `org` and `request_id`, in their order.
+SELECT DISTINCT org, request_id FROM usage_event
+WHERE occurred_at >= :since AND shard = ANY(:shards::smallint[]) AND kind = 'settle'
+    AND (org, request_id) > (:org::text, :request_id::text)
+ORDER BY org, request_id LIMIT :limit_rows;
+
 -- name: lock_recovery(region)$
 -- Whether this control plane of the region has its turn, which lasts until the transaction ends.
 SELECT pg_try_advisory_xact_lock(hashtext('quotagate.recovery') + :region::integer);

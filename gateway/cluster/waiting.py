@@ -25,6 +25,10 @@ class WaitingShard:
     def accepts(self) -> bool:
         return False
 
+    @property
+    def corrects(self) -> bool:
+        return False
+
     def begin(self, reason: str) -> None:
         """Nobody holds the shard from now on, for all that is known."""
         self.reason = reason

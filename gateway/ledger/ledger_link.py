@@ -15,12 +15,20 @@ from quota.recovery_message import RecoveryMessage
 class ShardLink(Protocol):
     """The way to one shard."""
 
+    @property
+    def corrects(self) -> bool:
+        """Whether a correction that is sent now may be applied."""
+
     def read(self, data: bytes, reply_count: int, callback: Callback) -> None:
         """Sends commands that change nothing, and are about this shard. The callback gets the list of their replies, or
         Lost. While no server may take they wait as long as a take does."""
 
 
 class LedgerLink(Protocol):
+    @property
+    def down_reason(self) -> str:
+        """Why takes are not sent, or were not sent last."""
+
     @property
     def receipts(self) -> Receipts: ...
     @property

@@ -151,7 +151,8 @@ class Link:
     @property
     def corrects(self) -> bool:
         """Whether a correction that is sent now may be applied."""
-        return self.connection is not None and self.pauses.refused is None
+        unsure = Pause.ASKING in self.pauses or Pause.REBUILDING in self.pauses  # it may not know what is corrected
+        return self.connection is not None and self.pauses.refused is None and not unsure
 
     def redis_ms(self) -> int:
         """Redis time now, as far as this gateway knows it: milliseconds since the epoch, or 0."""

@@ -132,6 +132,9 @@ class Settlements:
 
     def _settle(self, correction: _Correction) -> None:
         org, receipt = correction.org, correction.receipt
+        if not self._link.of(keys.shard_of(org, self._shards)).corrects:
+            self._keep(correction, self._link.down_reason)
+            return
         attempt = (
             None
             if correction.idempotency_name is None
