@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gateway.ledger.settlements import RETRY_SECONDS
 from gateway.redis import vouching
 from gateway.redis.pauses import Pause
 from gateway.redis.vouching import Belief, SeenEpochs, VouchedServer
@@ -16,7 +17,7 @@ from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from quota.recovery_message import RecoveryMessage
 from tests.gateway.epochs import vouch
-from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, StartGateway
+from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, Peer, StartGateway, Upstream, get
 from tests.replies import as_bytes, as_text
 
 
@@ -138,6 +139,34 @@ async def test_a_gateway_that_is_told_to_wait_takes_nothing_on_the_connection_th
     await vouch(redis, 3)
     await comes_to(gateway, acme, 200)
     assert await acme.used() == used + 1
+
+
+async def test_a_charge_is_given_back_only_where_redis_is_vouched_for_which_may_know_that_it_was(
+    start: StartGateway, acme: Organization, redis: Redis, upstream: Upstream
+) -> None:
+    """It may be repeated, and the server in front have forgotten the first time."""
+    held: list[Peer] = []
+
+    async def hold(peer: Peer, _: bytes) -> None:
+        held.append(peer)
+        await asyncio.Event().wait()
+
+    await acme.publish(100)
+    gateway = await start()
+    upstream.script = hold
+    client = await gateway.connect()
+    client.send(get("/", acme))
+    await acme.settled("t")
+    await redis.mset({keys.generation_key(shard): "-0123" for shard in range(SHARDS_DEFAULT)})
+    await connects_anew(gateway)
+    held[0].writer.transport.abort()
+    assert (await client.answer()).status == 502
+    await asyncio.sleep(2 * RETRY_SECONDS)
+    assert gateway.worker.settlements.open == 1
+    assert await acme.used() == 1
+    await vouch(redis, 3)
+    assert await acme.settled("ts")
+    assert await acme.used() == 0
 
 
 async def test_a_server_whose_epoch_a_recovery_has_ended_is_believed_no_more_though_it_still_names_itself(
