@@ -19,6 +19,21 @@ PAGE_BYTES_MAX: Final = 100_000
 LISTENS = """
     document.addEventListener("securitypolicyviolation", event => console.error("policy: " + event.violatedDirective));
 """
+LOOK: Final = """
+    async options => {
+        // What is being asked for is paler until it is there, and a live page asks again and again.
+        const hold = event => event.preventDefault();
+        document.addEventListener("htmx:beforeRequest", hold);
+        try {
+            while (document.querySelector(".htmx-request")) await new Promise(done => setTimeout(done, 20));
+            const ends = each => Number.isFinite(each.effect.getComputedTiming().endTime);
+            await Promise.allSettled(document.getAnimations().filter(ends).map(each => each.finished));
+            return (await axe.run(options)).violations;
+        } finally {
+            document.removeEventListener("htmx:beforeRequest", hold);
+        }
+    }
+"""
 AXE: Final[dict[str, Any]] = {
     "resultTypes": ["violations"],
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
@@ -73,7 +88,7 @@ def assert_accessible(page: Page, where: str) -> None:
     # Half a megabyte, which the browser would read anew for each look.
     if not page.evaluate("typeof window.axe?.run === 'function'"):
         page.evaluate(AXE_SCRIPT)
-    violations = page.evaluate("options => axe.run(options).then(found => found.violations)", AXE)
+    violations = page.evaluate(LOOK, AXE)
     faults = [
         (violation["id"], node["html"][:200], node.get("failureSummary"))
         for violation in violations

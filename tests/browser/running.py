@@ -24,6 +24,7 @@ from tests.control.running import answers, command
 from tests.directory import CLIENT, written
 
 WAIT_MS = 60_000
+START_SECONDS = 180  # of a control plane, on a machine that does much else
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 """Of the system, the first that there is. One without a window of its own takes half of the time."""
 NEEDED = "needs Chromium: apt-get install chromium-headless-shell, or playwright install chromium"
@@ -95,7 +96,7 @@ def _control_plane(port: int, file: Path, log: Path) -> Iterator[None]:
         process = subprocess.Popen(command(port, file), env=dict(os.environ), stdout=output, stderr=output)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + START_SECONDS
             while not answers(client):
                 assert time.monotonic() < deadline, log.read_text()
                 assert process.poll() is None, log.read_text()
