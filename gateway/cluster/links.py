@@ -37,8 +37,9 @@ ARRIVAL_SECONDS: Final = 0.02
 ASK_AGAIN_SECONDS: Final = 0.5
 """Between two questions to the control plane about shards that have come elsewhere."""
 UNSERVED: Final = "no server of the cluster has the slot of the shard"
-RETIRED_SECONDS: Final = 5.0
-"""The link to a server without slots gets the replies that it is owed for so long."""
+RETIRED_SECONDS: Final = 0.4
+"""The link to a server without slots gets the replies that it is owed for so long. What one says later that hung, and
+wakes up beside the one that has taken over, is not believed: that one is vouched for a second after the failover."""
 
 MakeLink = Callable[[Address, NodeWay, "Links"], Link]
 

@@ -14,8 +14,10 @@ from quota.ledger import ShardMismatch
 
 log = structlog.get_logger()
 
-LOOK_SECONDS: Final = 5.0
-"""The topology is asked so often while all is well."""
+LOOK_SECONDS: Final = 0.3
+"""The topology is asked so often while all is well. A server that hangs is noticed by nothing else where Redis may take
+its time; and a recovery waits no longer than a second until it is left (control/reconcile/rejoining.py)."""
+LAYOUT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.1
 """And so often while a server is away, or a shard waits."""
 
@@ -97,7 +99,7 @@ class TopologyWatch:
                 log.debug("the number of shards is not compared", reason=str(e))
             else:
                 self._judge(installed)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LAYOUT_SECONDS)
 
     def _judge(self, installed: int) -> None:
         before, self.refused = self.refused, None

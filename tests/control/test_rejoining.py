@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from common import redis_connections
+from common import redis_connections, redis_sentinel
 from control.http.context import Context
 from control.reconcile import rejoining
 from control.settings.control_plane import Settings
+from gateway.cluster import links, topology_watch
 from gateway.http.deadlines import DeadlineSweep
 from gateway.ledger.configured import link_of
 from gateway.ledger.hydration import HydrationClient
@@ -137,3 +138,9 @@ async def test_a_worker_that_may_not_say_its_name_hears_recoveries_all_the_same(
             await listen(redis, 1)
     finally:
         await redis.acl_deluser("unnamed")
+
+
+def test_a_worker_leaves_a_server_that_was_replaced_sooner_than_a_recovery_goes_on_without_its_answer() -> None:
+    """Also where that server hangs, and the worker hears nothing: what it says late is believed no more."""
+    in_a_cluster = topology_watch.LOOK_SECONDS + links.RETIRED_SECONDS
+    assert max(in_a_cluster, redis_sentinel.LOOK_SECONDS) < rejoining.REJOIN_SECONDS

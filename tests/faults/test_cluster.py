@@ -204,6 +204,33 @@ async def test_a_primary_that_hangs_is_left_at_the_failover_and_wakes_up_beside_
             await asyncio.sleep(0.05)
 
 
+async def test_what_a_primary_says_late_that_hung_and_was_replaced_is_not_believed(cluster: Cluster) -> None:
+    """It wakes up, charges requests that waited for it, and is forgotten: nobody else knows of these charges."""
+    org = cluster.stack.entitle(1500)
+    hanging = cluster.node(await cluster.owner(org))
+    assert hanging.child is not None
+    process = hanging.child.process
+    token = token_mint.mint(org, JWT_SECRET, now=time.time(), ttl=timedelta(hours=1))
+    headers, limits = {"authorization": f"Bearer {token}"}, httpx.Limits(max_connections=None)
+    url, admitted = f"{cluster.stack.gateway}/status/200", 0
+    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=DEADLINE_SECONDS) as client:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            waiting = [asyncio.create_task(client.get(url)) for _ in range(2 * CLIENTS)]
+            while not admitted:
+                with suppress(httpx.TimeoutException):
+                    admitted += (await client.get(url, timeout=0.5)).status_code == 200
+                await asyncio.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        admitted += [(await each).status_code for each in waiting].count(200)
+    async with cluster.client() as redis:
+        assert await used(redis, org) >= admitted
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await asyncio.to_thread(valkey_cluster.is_formed, cluster.nodes, 3):  # noqa: ASYNC110 - no bell
+            await asyncio.sleep(0.05)
+
+
 async def test_a_primary_that_is_killed_stops_its_shards_alone_and_gives_nothing_away(cluster: Cluster) -> None:
     org, other = await cluster.two_apart(1500)
     gone = cluster.node(await cluster.owner(org))

@@ -145,11 +145,11 @@ async def test_a_charge_is_given_back_only_where_redis_is_vouched_for_which_may_
     start: StartGateway, acme: Organization, redis: Redis, upstream: Upstream
 ) -> None:
     """It may be repeated, and the server in front have forgotten the first time."""
-    held: list[Peer] = []
+    held, over = list[Peer](), asyncio.Event()
 
     async def hold(peer: Peer, _: bytes) -> None:
         held.append(peer)
-        await asyncio.Event().wait()
+        await over.wait()
 
     await acme.publish(100)
     gateway = await start()
@@ -167,6 +167,7 @@ async def test_a_charge_is_given_back_only_where_redis_is_vouched_for_which_may_
     await vouch(redis, 3)
     assert await acme.settled("ts")
     assert await acme.used() == 0
+    over.set()
 
 
 async def test_a_server_whose_epoch_a_recovery_has_ended_is_believed_no_more_though_it_still_names_itself(
