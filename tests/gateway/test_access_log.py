@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_is_logged_as_having_left(
 
     async def silent(*_: Any) -> None:
         asked.set()
-        await asyncio.Event().wait()
+        await asyncio.sleep(3600)
 
     upstream.script = silent
     gateway = await start(access_log={"path": str(file)})

@@ -210,7 +210,7 @@ async def test_an_upload_that_the_upstream_does_not_read_ejects_no_target(
 
     async def serve(peer: Peer) -> None:
         peer.transport.pause_reading()
-        await asyncio.Event().wait()
+        await asyncio.sleep(3600)
 
     upstream.serve = serve
     for _ in range(3):

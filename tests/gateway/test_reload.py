@@ -68,12 +68,12 @@ class Service:
             self.peers.setdefault(path, []).append(peer)
             if path == "/ws":
                 peer.send(SWITCHED)
-                await asyncio.Event().wait()
+                await asyncio.sleep(3600)
             elif path == "/":
                 peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             else:
                 peer.send(HEAD + event("first") if path != "/slow" else b"")
-                await asyncio.Event().wait()
+                await asyncio.sleep(3600)
 
 
 async def streaming(connect: Connect, gateway: Process, acme: Organization, path: str = "/sse") -> Any:

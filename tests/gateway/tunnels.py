@@ -61,7 +61,7 @@ class Accepting:
     async def _switch(self, peer: Peer, request: bytes) -> None:
         peer.send(self._answer)
         self.ends.put_nowait(peer)
-        await asyncio.Event().wait()  # the test reads and writes from here on
+        await asyncio.sleep(3600)  # the test reads and writes from here on
 
     async def far(self) -> Peer:
         async with asyncio.timeout(30):

@@ -183,7 +183,7 @@ async def test_a_redis_that_loads_its_data_on_open_connections_forwards_nothing_
 
     async def hold(peer: Peer, _: bytes) -> None:
         held.append(peer)
-        await asyncio.Event().wait()
+        await asyncio.sleep(3600)
 
     await acme.publish(100)
     gateway = await start(redis={"url": store.url})
