@@ -32,6 +32,21 @@ LOOKS, LOOK_AGAIN_SECONDS = 2, 5.0
 
 
 @dataclass(slots=True)
+class _UnconfirmedTake:
+    """A take of which nobody knows whether it was applied."""
+
+    org: str
+    request_id: bytes
+    sent_ms: int
+    """Redis time, as this gateway knows it."""
+    idempotency_name: str | None
+    """The name of its idempotency key."""
+    looks: int = LOOKS
+    not_before: float = 0.0
+    """Loop time."""
+
+
+@dataclass(slots=True)
 class _Correction:
     org: str
     receipt: bytes
@@ -46,21 +61,9 @@ class _Correction:
     """Of a refund: how many the organization may have in a period."""
     otherwise: Mapping[str, int] | None = None
     """Units used, should the period have had its refunds."""
-
-
-@dataclass(slots=True)
-class _UnconfirmedTake:
-    """A take of which nobody knows whether it was applied."""
-
-    org: str
-    request_id: bytes
-    sent_ms: int
-    """Redis time, as this gateway knows it."""
-    idempotency_name: str | None
-    """The name of its idempotency key."""
-    looks: int = LOOKS
-    not_before: float = 0.0
-    """Loop time."""
+    take: _UnconfirmedTake | None = None
+    """Whose receipt was found in the stream. Another server may not have the charge, and then there is nothing to give
+    back: it is looked for again."""
 
 
 class Settlements:
@@ -175,6 +178,10 @@ class Settlements:
             log.info("charge given back", org=org, request_id=request_id, reason=correction.reason)
 
     def _keep(self, correction: _Correction, reason: str) -> None:
+        if correction.take is not None:
+            self._unconfirmed.append(correction.take)
+            self._later()
+            return
         if len(self._corrections) >= OPEN_MAX:
             self._give_up(correction, reason)
             return
@@ -220,7 +227,7 @@ class Settlements:
 
     def _settle_unconfirmed(self, take: _UnconfirmedTake, receipt: bytes) -> None:
         reason = "the reply to its take was lost"
-        self._settle(_Correction(take.org, receipt, reason, take.idempotency_name, take.request_id))
+        self._settle(_Correction(take.org, receipt, reason, take.idempotency_name, take.request_id, take=take))
 
     def _withdraw(self, take: _UnconfirmedTake, idempotency_name: str) -> None:
         """A take with an idempotency key that is not among the events: if it was applied, it was not charged."""

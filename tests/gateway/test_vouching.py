@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 
+from gateway.ledger import settlements
 from gateway.ledger.settlements import RETRY_SECONDS
 from gateway.redis import vouching
 from gateway.redis.pauses import Pause
@@ -17,7 +18,7 @@ from quota import keys
 from quota.keys import SHARDS_DEFAULT
 from quota.recovery_message import RecoveryMessage
 from tests.gateway.epochs import vouch
-from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, Peer, StartGateway, Upstream, get
+from tests.gateway.rig import PATIENCE_SECONDS, Gateway, Organization, Peer, StartGateway, Upstream, get, until
 from tests.replies import as_bytes, as_text
 
 
@@ -168,6 +169,31 @@ async def test_a_charge_is_given_back_only_where_redis_is_vouched_for_which_may_
     assert await acme.settled("ts")
     assert await acme.used() == 0
     over.set()
+
+
+async def test_a_take_whose_reply_was_lost_is_given_back_only_at_a_server_that_has_it(
+    start: StartGateway, acme: Organization, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found, and could not be given back there; then another server is in front, which had not heard of it."""
+    monkeypatch.setattr(settlements, "LOOK_AGAIN_SECONDS", RETRY_SECONDS)
+    await acme.publish(100)
+    gateway = await start()
+    assert (await gateway.get("/", acme)).status == 200
+    stream = keys.events_key(keys.shard_of(acme.id, SHARDS_DEFAULT))
+    [(_, fields)] = await cast("Any", redis).xrange(stream)
+    taken = as_text(fields[b"e"]).split()[1].encode()
+    await redis.config_set("min-replicas-to-write", 1)
+    try:
+        gateway.worker.settlements.void(acme.id, taken)
+        await until(lambda: gateway.link.pauses.refused is not None)
+    finally:
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.config_set("min-replicas-to-write", 0)
+            pipeline.delete(stream)
+            await pipeline.execute()
+    await until(lambda: not gateway.worker.settlements.open)
+    assert await redis.xlen(stream) == 0
+    assert gateway.worker.settlements.given_back == 0
 
 
 async def test_a_server_whose_epoch_a_recovery_has_ended_is_believed_no_more_though_it_still_names_itself(
