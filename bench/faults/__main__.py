@@ -47,7 +47,7 @@ from bench.soak.traffic import Books, Traffic
 
 AGAIN_SECONDS = 3.0
 CALM_SECONDS = 8.0  # after the last fault
-WRITTEN_SECONDS = 5.0  # until a call has its row, where nothing is away
+ROW_SECONDS = 5.0  # until a call has its row, where nothing is away
 SAME = ("topology", "down_after_ms", "node_timeout_ms")
 """Options in which runs must agree that are put together."""
 
@@ -69,7 +69,7 @@ async def run(at: WatchedInstallation | ClusterInstallation, level: str, given: 
         outages[fault.name].append(outage)
         since = "" if outage.of_failover is None else f", {outage.of_failover:.2f} s after the failover"
         what = f"{fault.name:48} {outage.of_fault:5.2f} s{since}, over {traffic.books.over}"
-        off = await looked_up(at.dsn, traffic.books, time.time() - WRITTEN_SECONDS)
+        off = await looked_up(at.dsn, traffic.books, time.time() - ROW_SECONDS)
         print(f"{level:8} {number + 1:4}  {moment(time.time())}  {what}, miscounted {len(off)}", flush=True)
     await asyncio.sleep(CALM_SECONDS)
     idle = idle_share(times, machine_times())

@@ -304,10 +304,8 @@ class Recovery:
                 now = moment(self._clock())
                 recent = now if since is None else min(since, now)
                 outdated += await self._rolled_back.drop_outdated(ended if forked else recent, of_server)
-            written_ms = max((at.ms for shard, at in watermarks.items() if shard in front.generations), default=0)
-            if written_ms and (forked or since is not None or not front.restarted):
-                lacks_since = (ended if forked else since) or moment(written_ms / 1000)
-                await self._rolled_back.remember_settled(min(lacks_since, moment(written_ms / 1000)), of_server)
+            if forked or since is not None or not front.restarted:
+                await self._rolled_back.remember_settled(ended if forked else since, watermarks, of_server)
         return Recovered(
             takes_put_back=put_back,
             organizations_moved=moved,

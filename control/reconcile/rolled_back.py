@@ -86,7 +86,7 @@ class RolledBack:
         by_shard = defaultdict[int, list[str]](list)
         for org in orgs:
             by_shard[self._shard(org)].append(org)
-        checks = [partial(self._scan.check, each, rolled_back=generations) for each in by_shard.values()]
+        checks = [partial(self._scan.check, each, rebuilding=generations) for each in by_shard.values()]
         for _ in range(BEHIND_ATTEMPTS):
             try:
                 mismatches = list(chain.from_iterable(await at_once(AT_ONCE, checks)))
@@ -146,18 +146,23 @@ class RolledBack:
             raise MemoryLost(f"what Redis went back to: {ANOTHER}")
         return found
 
-    async def remember_settled(self, since: datetime, generations: Mapping[int, str]) -> None:
+    async def remember_settled(
+        self, since: datetime | None, watermarks: Mapping[int, StreamId], generations: Mapping[int, str]
+    ) -> None:
         """Marks the receipts of these shards, which have these generations, that Postgres knows to be settled since
-        then: a gateway that has no answer to its correction repeats it.
+        then, or where nobody knows since when Redis lacks some, since shortly before the newest event: a gateway that
+        has no answer to its correction repeats it within seconds.
 
         Raises StoreUnavailable, LedgerUnavailable."""
+        written = moment(max((at.ms for shard, at in watermarks.items() if shard in generations), default=0) / 1000)
+        since = written if since is None else min(since, written)
         stored, org, request_id = self._db.region.all_stored(sorted(generations)), "", ""
         while True:
             async with self._db.connection() as connection:
                 rows = await sql.reconcile.settled_since(
                     connection,
                     shards=stored,
-                    since=since - MARGIN,
+                    since=max(since - MARGIN, moment(0)),
                     org=org,
                     request_id=request_id,
                     limit_rows=MARKED_AT_ONCE,

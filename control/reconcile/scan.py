@@ -82,10 +82,10 @@ class Scan:
             yield page
             after = page[-1]
 
-    async def check(self, orgs: Iterable[str], *, rolled_back: Mapping[int, str] | None = None) -> list[Mismatch]:
+    async def check(self, orgs: Iterable[str], *, rebuilding: Mapping[int, str] | None = None) -> list[Mismatch]:
         """The organizations whose counters differ from their events. Organizations that are not in Redis have no
-        counters. `rolled_back`: it is known that Redis went back to an older state, and that the shards have these
-        generations there.
+        counters. `rebuilding`: Redis went back to an older state, and is put together where the shards have these
+        generations.
 
         Raises WriterBehind, StoreUnavailable, LedgerUnavailable, MemoryLost."""
         by_shard: defaultdict[int, list[str]] = defaultdict(list)
@@ -94,9 +94,9 @@ class Scan:
         mismatches = []
         for shard, members in by_shard.items():
             for at in range(0, len(members), ORGANIZATIONS_AT_ONCE):
-                suspects = await self._look(shard, members[at : at + ORGANIZATIONS_AT_ONCE], rolled_back)
+                suspects = await self._look(shard, members[at : at + ORGANIZATIONS_AT_ONCE], rebuilding)
                 if suspects:
-                    again = {f.org: f for f in await self._look(shard, [f.org for f in suspects], rolled_back)}
+                    again = {f.org: f for f in await self._look(shard, [f.org for f in suspects], rebuilding)}
                     mismatches += [f for f in suspects if f.org in again and _same(f, again[f.org])]
         return mismatches
 
@@ -118,10 +118,10 @@ class Scan:
             await journal.record(connection, author, self._clock(), [change])
         return True
 
-    async def _look(self, shard: int, orgs: Sequence[str], generations: Mapping[int, str] | None) -> list[Mismatch]:
+    async def _look(self, shard: int, orgs: Sequence[str], rebuilding: Mapping[int, str] | None) -> list[Mismatch]:
         own = await current_windows(self._db, self._ledger, self._streams, shard, orgs)
         written, own_written, tail, quarantined = await self._read(shard, orgs, own)
-        if generations is not None and tail.generation != generations[shard]:
+        if rebuilding is not None and tail.generation != rebuilding[shard]:
             raise MemoryLost(f"looking for drift: {ANOTHER}")
         if not tail.hashes:
             return []
@@ -129,7 +129,7 @@ class Scan:
         batch = EventBatch(self._db.region)
         batch.add(shard, [(f"0-{i}".encode(), entry) for i, entry in enumerate(tail.events)])
         watermark = next(iter(written.values())).watermark
-        rolled_back = generations is not None or StreamId.parse(tail.last_id.encode()) < watermark
+        rolled_back = rebuilding is not None or StreamId.parse(tail.last_id.encode()) < watermark
         evidence = Evidence(rolled_back, quarantined or bool(batch.quarantined))
         own_exact = restore_nodes.with_tail(own_written, batch)
         mismatches = []

@@ -5,10 +5,11 @@ import random
 from dataclasses import replace
 from itertools import islice
 
+import asyncpg
 import pytest
 
 from bench.soak.__main__ import Soak, goals
-from bench.soak.audit import Counts, findings
+from bench.soak.audit import Counts, findings, miscounted
 from bench.soak.faults import in_turns
 from bench.soak.lines import lines
 from bench.soak.traffic import Books, Traffic
@@ -156,3 +157,27 @@ def test_faults_come_in_a_random_order_each_as_often_as_the_others_and_again_by_
     assert all(sorted(turn) == list(kinds) for turn in turns)
     assert len({*map(tuple, turns)}) == 3
     assert order == list(islice(in_turns(kinds, random.Random(7)), 36))
+
+
+ROW = (
+    "INSERT INTO usage_event (org, occurred_at, stream_seq, meter, shard, stream_ms, kind, request_id, period_start,"
+    " units, overage) VALUES ('a', now(), $1, 'api_calls', 0, $1::integer, $2, $3, now(), $4, 0)"
+)
+
+
+async def test_each_request_whose_rows_are_not_what_it_took_is_told_with_its_rows(postgres_dsn: str) -> None:
+    kept = Books(answered={"written": 1.0, "missing": 1.0, "given-back": 1.0, "later": 9.0})
+    rows = [("take", "written", 1), ("take", "given-back", 1), ("settle", "given-back", -1)]
+    rows += [("take", "refused", 1), ("settle", "refused", -1), ("settle", "only-settled", -1), ("take", "cut", 1)]
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        for number, row in enumerate(rows):
+            await connection.execute(ROW, number, *row)
+        told = await miscounted(connection, kept, 5.0)
+    finally:
+        await connection.close()
+    assert told == {
+        "missing": "admitted at 1.000, and has no row",
+        "given-back": "a: admitted at 1.000, and has take 1 at 1, settle -1 at 2",
+        "only-settled": "a: not admitted, and has settle -1 at 5",
+    }
