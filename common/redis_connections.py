@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from common import redis_server, redis_tls, redis_url
 from common.redis_cluster import address as cluster_address
 from common.redis_cluster.address import is_cluster
+from common.redis_closing import ClosedInOneStep
 from common.redis_cluster.client import ClusterClient
 from common.redis_sentinel import Primary, Sentinels, SentinelWatch
 from common.redis_sentinel_url import is_sentinel, taken_apart
@@ -56,7 +57,7 @@ def _of_server(url: str, pool: type[ConnectionPool], options: Mapping[str, Any])
 def _become(connections: ConnectionPool, url: str, *before: type, **fields: Any) -> None:
     """Its connections have these classes before redis-py's own."""
     secured = (WithCertificates,) if redis_url.has_tls(url) else ()
-    classes = (*before, *secured, connections.connection_class)
+    classes = (*before, ClosedInOneStep, *secured, connections.connection_class)
     connections.connection_class = type("LedgerConnection", classes, {"url": url, **fields})
 
 

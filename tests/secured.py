@@ -112,6 +112,15 @@ def kill(child: Child) -> None:
     child.process.wait()
 
 
+@contextmanager
+def single(directory: Path, door: Door) -> Iterator[tuple[Child, int]]:
+    """One server, and its port."""
+    port = free_port()
+    with stopping(start(directory, _of_server(door, port, None))) as child:
+        child.wait_until(partial(door.answers, port), READY_SECONDS)
+        yield child, port
+
+
 # A Cluster
 
 

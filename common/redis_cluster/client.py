@@ -16,6 +16,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from common.redis_closing import close_all, close_idle
 from common.redis_cluster.topology import Address, Topology, View, newest, parse, slot_of, state_of
 from quota.ledger import UnsupportedServer
 
@@ -220,13 +221,13 @@ class ClusterClient(Redis):
     async def disconnect_idle(self) -> None:
         """Closes idle connections to all servers."""
         for client in list(self._clients.values()):
-            await client.connection_pool.disconnect(inuse_connections=False)
+            await close_idle(client.connection_pool)
 
     async def _forget_others(self, topology: Topology) -> None:
         """Servers that have left the Cluster."""
         known = {*topology.primaries, *topology.replicas, *self._seeds}
         for address in self._clients.keys() - known:
-            await self._clients.pop(address).aclose()
+            await close_all(self._clients.pop(address).connection_pool)
 
 
 class _ClusterPipeline(Pipeline):

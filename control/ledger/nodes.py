@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 from redis.exceptions import RedisError
 
+from common.redis_closing import close_idle
 from common.redis_cluster.client import ClusterClient
 from common.redis_cluster.topology import Address, slot_of
 from quota import keys
@@ -162,6 +163,6 @@ async def forget_idle(redis: Any) -> None:
             redis.forget_topology()
             await redis.disconnect_idle()
         else:
-            await redis.connection_pool.disconnect(inuse_connections=False)
+            await close_idle(redis.connection_pool)
     except (RedisError, OSError) as e:
         log.info("a connection to the server before could not be ended", reason=str(e))

@@ -66,7 +66,7 @@ class _Vouched:
         """The same call, which compares the generation of its shard."""
         connection, shard = cast("Any", self), keys.shard_in(words[0])
         if not connection.is_connected or not self._is_for(shard):
-            await connection.disconnect()
+            await connection.disconnect(nowait=True)
             await connection.connect()
             if not self._is_for(shard):  # it was led here by a topology of before, or a moment too early
                 raise TryAgainError("TRYAGAIN the shard is not vouched for where it is looked for")

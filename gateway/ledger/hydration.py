@@ -13,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
+from common.redis_closing import close_all
 from common.redis_cluster.client import ClusterClient
 from gateway.http.deadlines import NEVER, DeadlineSweep
 from gateway.ledger.ledger_link import LedgerLink
@@ -75,7 +76,7 @@ class HydrationClient:
     async def _leave(self) -> None:
         try:
             if not isinstance(self._redis, ClusterClient):  # its pool is that of one of the servers
-                await self._redis.connection_pool.disconnect()
+                await close_all(self._redis.connection_pool)
         except (RedisError, OSError) as e:
             log.debug("a connection could not be ended", reason=str(e))
         if self._subscribed is not None:

@@ -144,7 +144,7 @@ async def running(settings: GatewaySettings, intervals: Intervals) -> AsyncItera
     loop = asyncio.get_running_loop()
     failures: list[str] = []
     loop.set_exception_handler(lambda _, context: failures.append(repr(context)))
-    with structlog.testing.capture_logs() as logs:
+    with structlog.testing.capture_logs([structlog.processors.format_exc_info]) as logs:
         worker = Worker(settings, loop, intervals=intervals)
         worker.deadlines._loop = SteadyTime(loop)  # type: ignore[assignment]  # all that a sweep uses of a loop
         gateway = Gateway(worker, 0, logs)
