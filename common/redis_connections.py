@@ -18,9 +18,9 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from common import redis_server, redis_tls, redis_url
+from common.redis_closing import ClosedInOneStep
 from common.redis_cluster import address as cluster_address
 from common.redis_cluster.address import is_cluster
-from common.redis_closing import ClosedInOneStep
 from common.redis_cluster.client import ClusterClient
 from common.redis_sentinel import Primary, Sentinels, SentinelWatch
 from common.redis_sentinel_url import is_sentinel, taken_apart

@@ -161,7 +161,8 @@ def _reached_replicas(node: ClusterNode) -> int | None:
 def _is_ok(node: ClusterNode) -> bool:
     with node.redis as redis:
         state: Mapping[str, str] = redis.execute_command("CLUSTER INFO")
-        return state["cluster_state"] == "ok"
+        # It is "ok" as well without those slots that it has not heard of yet.
+        return state["cluster_state"] == "ok" and int(state["cluster_slots_ok"]) == SLOTS
 
 
 def _follows(node: ClusterNode) -> bool:

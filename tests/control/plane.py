@@ -1,7 +1,7 @@
 """The control plane on real stores, with a clock that the test moves. Background services run where a test asks."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Protocol
 from uuid import uuid4
@@ -59,9 +59,9 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-def settings(redis_url: str, application_dsn: str) -> Settings:
+def settings(redis_url: str, application_dsn: str) -> Iterator[Settings]:
     """The control plane has the rights that it has in production; a test that needs more asks for `postgres_dsn`."""
-    return Settings.model_validate(
+    made = Settings.model_validate(
         {
             "postgres": {"dsn": application_dsn},
             "redis": {"url": redis_url, "timeout_seconds": 60},  # a slow machine is no slow Redis
@@ -76,6 +76,10 @@ def settings(redis_url: str, application_dsn: str) -> Settings:
             },
         }
     )
+    with pytest.MonkeyPatch.context() as patch:
+        # A hundred calls share few connections: on a slow machine, waiting for one is no outage.
+        patch.setattr("control.db.ACQUIRE_SECONDS", 60.0)
+        yield made
 
 
 @pytest.fixture

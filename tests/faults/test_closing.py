@@ -78,7 +78,7 @@ async def test_nobody_waits_for_a_server_that_hangs_to_end_a_connection(server: 
         await asyncio.gather(*(redis.ping() for _ in range(USERS)))
         process.send_signal(signal.SIGSTOP)
         try:
-            waiting = asyncio.create_task(redis.ping())
+            waiting = asyncio.ensure_future(redis.ping())
             await asyncio.sleep(0)
             async with asyncio.timeout(AT_ONCE_SECONDS):
                 await forget_idle(redis)

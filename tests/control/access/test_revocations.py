@@ -184,10 +184,8 @@ async def look_away(*_: object, **__: object) -> None:
 
 
 async def test_of_a_hundred_parallel_marks_each_is_in_force_when_it_is_answered(
-    context: Context, entitled: Entitled, admin: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    context: Context, entitled: Entitled, admin: AsyncClient
 ) -> None:
-    # A hundred calls share few connections: on a slow machine, waiting for one is no reason to be "not in force yet".
-    monkeypatch.setattr("control.db.ACQUIRE_SECONDS", 60.0)
     org = await entitled("tiny")
 
     async def mark(subject: str) -> None:
