@@ -175,6 +175,9 @@ def observe(environment: Environment, observation: Observation, usage: Usage) ->
 
     def on_quit(**_: Any) -> None:
         if environment.stats.total.num_requests == 0:
+            if SHAPE != "any":  # a page may be closed before a test begins
+                sys.stderr.write("No call was made: the test was over before anybody had an answer.\n")
+                environment.process_exit_code = 1
             return
         summary = observation.summary()
         sys.stdout.write(f"\n{summary.text()}\n")

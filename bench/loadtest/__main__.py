@@ -37,7 +37,7 @@ def parsed(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]
         prog="python -m bench.loadtest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--users", type=int, default=USERS_DEFAULT, help="at most so many at once")
-    parser.add_argument("--seconds", type=float, default=SECONDS_DEFAULT)
+    parser.add_argument("--seconds", type=int, default=SECONDS_DEFAULT)
     parser.add_argument("--shape", choices=sorted(CURVES), default="day")
     parser.add_argument("--processes", type=int, default=1, help="of the load generator")
     parser.add_argument("--workers", type=int, default=1, help="of the gateway, in a stack of its own")
@@ -80,7 +80,7 @@ def locust(given: argparse.Namespace, more: list[str], callers: Path | None, scr
         print("Locust's page is at http://127.0.0.1:8089 (another port: --web-port). Ctrl-C ends it.", flush=True)
     else:
         env["QUOTAGATE_LOAD_SHAPE"] = given.shape
-        argv += ["--headless", "--only-summary", "--users", str(given.users), "--run-time", f"{given.seconds:g}s"]
+        argv += ["--headless", "--only-summary", "--users", str(given.users), "--run-time", f"{given.seconds}s"]
         argv += ["--html", str(folder / "load.html"), "--stop-timeout", str(STOP_SECONDS)]
     # What locust itself prints at its end says the same in other words.
     argv += ["--json-file", str(scratch / "locust")]
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
 def _about(callers: Callers, given: argparse.Namespace) -> str:
     return (
         f"{len(callers.ordinary)} organizations by Zipf's law, {len(callers.exhausted)} with {callers.allowance} units"
-        f" each; gateway {callers.gateway}, {given.users} users, shape {given.shape}, {given.seconds:g} s"
+        f" each; gateway {callers.gateway}, {given.users} users, shape {given.shape}, {given.seconds} s"
     )
 
 

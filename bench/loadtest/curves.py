@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 Curve = Callable[[float], float]
 """From 0 to 1, of the time, to a share from 0 to 1 of the users."""
 RAMP = 0.1  # of the time, until a steady load is there
-SECONDS_DEFAULT, USERS_DEFAULT = 60.0, 200
+SECONDS_DEFAULT, USERS_DEFAULT = 60, 200
 
 
 def steady(over: float) -> float:

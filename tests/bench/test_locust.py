@@ -1,7 +1,10 @@
-"""Locust's own page knows our users and shapes. What they do is in tests/e2e/test_load.py."""
+"""Locust's own page knows our users and shapes, and no run ends well without a call.
+
+What users do is in tests/e2e/test_load.py."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ from devstack.ports import LOOPBACK, free_port
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 60.0
+LOADTEST = [sys.executable, "-m", "bench.loadtest"]
 
 
 def page(url: str, process: "subprocess.Popen[bytes]") -> str:
@@ -26,6 +30,10 @@ def page(url: str, process: "subprocess.Popen[bytes]") -> str:
         except httpx.TransportError:
             time.sleep(0.05)
     raise AssertionError(f"locust's page was not there after {START_SECONDS:g} s")
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("QUOTAGATE_")}
 
 
 def ctrl_c(process: "subprocess.Popen[bytes]") -> None:
@@ -42,11 +50,10 @@ def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do_
 ) -> None:
     tokens, port = tmp_path / "tokens", free_port()
     tokens.write_text("acme token\n")
-    argv = [sys.executable, "-m", "bench.loadtest", "--page", "--web-port", str(port)]
+    argv = [*LOADTEST, "--page", "--web-port", str(port)]
     argv += ["--host", f"http://{LOOPBACK}:1", "--tokens", str(tokens), "--stream-path", "/events"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("QUOTAGATE_")}
     process = subprocess.Popen(
-        [*argv, "--results", str(tmp_path)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, process_group=0
+        [*argv, "--results", str(tmp_path)], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, process_group=0
     )
     try:
         shown = page(f"http://{LOOPBACK}:{port}/", process)
@@ -60,3 +67,20 @@ def test_locusts_page_offers_each_shape_and_the_users_that_have_something_to_do_
         assert f'"{name}"' in shown, name
     assert "EntitlementChangeUser" not in shown, "nobody's admin token is known"
     assert f"http://{LOOPBACK}:1" in shown
+
+
+def test_a_load_test_in_which_nobody_has_an_answer_says_so_and_fails(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("acme token\n")
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        host = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
+        done = subprocess.run(
+            [*LOADTEST, "--seconds", "1", "--host", host, "--tokens", str(tokens), "--results", str(tmp_path)],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+    assert (done.returncode, "No call was made" in done.stderr) == (1, True), done.stdout + done.stderr

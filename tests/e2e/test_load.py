@@ -61,7 +61,7 @@ def test_two_processes_load_a_gateway_that_is_not_ours_with_tokens_only_and_fail
         "--processes",
         "2",
     )
-    done = load(6, *given, "--results", str(tmp_path))  # so long that a busy machine calls with both tokens, too
+    done = load(12, *given, "--results", str(tmp_path))  # so long that a busy machine calls with both tokens, too
     assert done.returncode == 1, done.stdout + done.stderr
     result = figures(tmp_path)
     assert 0 < result["total"]["failures"] < result["total"]["requests"]
