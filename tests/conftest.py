@@ -1,14 +1,20 @@
 """What every test may ask for: a real Valkey, a real PostgreSQL with the schema in it, and a sample upstream."""
 
+import functools
+import gc
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import certifi
 import pytest
 import redis
+import stripe
 from hypothesis import HealthCheck, settings
 
 from devstack import postgres, sample_process
@@ -25,6 +31,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
+
+def _share_authorities() -> None:
+    """What a client of HTTP believes is read for each client, and takes 50 ms: those of a process share it."""
+    bundles, make = {certifi.where(), stripe.ca_bundle_path}, ssl.create_default_context
+    read = functools.cache(lambda cafile: make(cafile=cafile))
+
+    def shared(purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH, **given: Any) -> ssl.SSLContext:
+        if list(given) == ["cafile"] and given["cafile"] in bundles:
+            return read(given["cafile"])
+        return make(purpose, **given)
+
+    ssl.create_default_context = shared
+
+
+_share_authorities()
 
 LONGEST = (
     "e2e/test_demo_history.py",
@@ -43,6 +64,12 @@ LONGEST = (
     "quotagate/",
 )
 """Beginnings of files that go first: what begins late and takes long would leave one worker without work."""
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded stays: the collector of garbage need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
