@@ -63,7 +63,7 @@ def settings(redis_url: str, application_dsn: str) -> Iterator[Settings]:
     """The control plane has the rights that it has in production; a test that needs more asks for `postgres_dsn`."""
     made = Settings.model_validate(
         {
-            "postgres": {"dsn": application_dsn},
+            "postgres": {"dsn": application_dsn, "connections_max": 6},  # each costs a process of PostgreSQL
             "redis": {"url": redis_url, "timeout_seconds": 60},  # a slow machine is no slow Redis
             "admin_token": ADMIN_TOKEN,
             "expose": {"docs": True, "metrics": True},
