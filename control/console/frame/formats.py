@@ -137,6 +137,14 @@ def or_nothing(value: object) -> Markup:
     return escape(NOTHING if value is None or value == "" else value)
 
 
+def prose(text: str) -> Markup:
+    """A sentence of ours, in which commands and names stand between backticks."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(text.split("`"))
+    )
+
+
 FILTERS: Final[dict[str, Callable[..., object]]] = {
     "ago": ago,
     "beyond": beyond,
@@ -149,6 +157,7 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "or_nothing": or_nothing,
     "percent": percent,
     "pretty": pretty,
+    "prose": prose,
     "value_of": value_of,
     "short": short,
     "stored_as": stored_as,

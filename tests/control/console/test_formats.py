@@ -28,6 +28,11 @@ def test_what_the_ledger_calls_it_is_in_an_admins_words_on_pages() -> None:
     assert not [each.label for each in options if "_" in each.label or each.label.isupper()]
 
 
+def test_what_stands_between_backticks_is_shown_as_code_and_escaped() -> None:
+    assert formats.prose("Run `a <b>`, or `c`: 1 < 2.") == "Run <code>a &lt;b&gt;</code>, or <code>c</code>: 1 &lt; 2."
+    assert formats.prose("") == ""
+
+
 @pytest.mark.parametrize(
     ("minor", "currency", "text"),
     [
