@@ -84,7 +84,7 @@ class _Page(HTMLParser):
             if text.strip() in _PYTHON:
                 yield text.strip()
             for match in _INTERNAL.finditer(text):
-                if match[0] not in CHOSEN:
+                if match[0] not in CHOSEN and not match[0].startswith("qg_live_"):  # the beginning of a key
                     yield match[0]
 
 
