@@ -19,11 +19,11 @@ PATIENCE_SECONDS = 60.0
 
 async def sell(planes: Sequence[Plane], org: str, enough: float) -> int:
     """Clients of all ask until so many units are sold and nobody has got any for a while; how many are sold then."""
-    sold, until, last = 0, time.monotonic() + PATIENCE_SECONDS, time.monotonic()
+    sold, deadline, last = 0, time.monotonic() + PATIENCE_SECONDS, time.monotonic()
 
     async def ask(plane: Plane) -> None:
         nonlocal sold, last
-        while time.monotonic() < (last + REFUSED_SECONDS if sold >= enough else until):
+        while time.monotonic() < (last + REFUSED_SECONDS if sold >= enough else deadline):
             if isinstance(await plane.take(org, UNITS), Admitted):
                 sold, last = sold + UNITS, time.monotonic()
             else:

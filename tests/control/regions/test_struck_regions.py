@@ -128,7 +128,7 @@ async def used(regions: list[Region], org: str) -> int:
 
 
 async def until_sold(regions: list[Region], org: str, units: float) -> None:
-    """So many, and clients go on to ask for more."""
+    """Waits until so many units are sold, and for a second in which clients ask for more."""
 
     async def sold() -> bool:
         return await used(regions, org) >= units
